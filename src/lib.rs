@@ -1,0 +1,5 @@
+//! derd, the DER daemon: an on-premises edge gateway for home energy.
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod model;
+pub mod runtime;

@@ -1,0 +1,178 @@
+//! What somebody wants a device to do.
+
+use super::device::words;
+use super::{CommandId, DeviceId, Mono, PlanId, Timestamp, UplinkName};
+use std::fmt;
+
+words! {
+    /// Who wins on a device: the later in this list, the higher.
+    Rank {
+        /// What the device does when nobody asks.
+        Default = "default",
+        /// Schedules of tags.
+        Tag = "tag",
+        /// Weekly schedules of a device.
+        Schedule = "schedule",
+        /// Slot plans.
+        Plan = "plan",
+        /// Flex and program events.
+        Event = "event",
+        /// Commands of a cloud or over MQTT.
+        Command = "command",
+        /// The owner, locally.
+        Owner = "owner",
+        /// The grid operator.
+        Grid = "grid",
+    }
+}
+
+words! {
+    /// A battery's own operating mode.
+    BatteryMode {
+        /// Own consumption first.
+        SelfReliance = "self_reliance",
+        /// By tariff periods.
+        TimeOfUse = "time_of_use",
+        /// Buy when it pays.
+        ImportFocus = "import_focus",
+        /// Sell when it pays.
+        ExportFocus = "export_focus",
+    }
+}
+
+/// What to do, checked and typed. Powers are magnitudes in W; `None` means the device's maximum.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Battery: charge with this power.
+    Charge {
+        /// W, more than 0.
+        power_w: Option<f64>,
+        /// Stop below this state of charge (of use to `Discharge`), %.
+        min_soc_pct: Option<f64>,
+        /// Stop at this state of charge, %.
+        max_soc_pct: Option<f64>,
+        /// May it come from the grid.
+        grid: bool,
+    },
+    /// Battery: discharge with this power.
+    Discharge {
+        /// W, more than 0.
+        power_w: Option<f64>,
+        /// Stop at this state of charge, %.
+        min_soc_pct: Option<f64>,
+        /// As in `Charge`, %.
+        max_soc_pct: Option<f64>,
+    },
+    /// Battery: hold at 0 W.
+    Idle,
+    /// Back to the device's own mode, the baseline.
+    Auto,
+    /// Battery: standing reserve, %.
+    SetReserve {
+        /// 0 to 100.
+        soc_pct: f64,
+    },
+    /// Inverter: at most this much into the grid, W.
+    SetExportLimit {
+        /// W, 0 or more.
+        power_w: f64,
+    },
+    /// Inverter: at most this AC power, W.
+    SetPowerLimit {
+        /// W, 0 or more.
+        power_w: f64,
+    },
+    /// Inverter: at most this part of its rated AC power.
+    SetPowerLimitPct {
+        /// 0 to 100.
+        pct: f64,
+    },
+    /// Charger: charge, with the largest current allowed.
+    Start,
+    /// Charger: pause.
+    Stop,
+    /// Charger: charge with at most this current.
+    SetMaxCurrent {
+        /// A; below the charger's minimum it pauses.
+        current_a: f64,
+    },
+}
+
+impl Action {
+    /// The action's name in commands and plans.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Charge { .. } => "charge",
+            Self::Discharge { .. } => "discharge",
+            Self::Idle => "idle",
+            Self::Auto => "auto",
+            Self::SetReserve { .. } => "set_reserve",
+            Self::SetExportLimit { .. } => "set_export_limit",
+            Self::SetPowerLimit { .. } | Self::SetPowerLimitPct { .. } => "set_power_limit",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::SetMaxCurrent { .. } => "set_max_current",
+        }
+    }
+}
+
+/// Where an intent came from: unique among all intents of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IntentKey {
+    /// A command of an uplink (or of `local`).
+    Command {
+        /// The channel it came by.
+        uplink: UplinkName,
+        /// For which device.
+        device: DeviceId,
+        /// The sender's id.
+        id: CommandId,
+    },
+    /// A plan document.
+    Plan(PlanId),
+    /// A limit of the site that needs the device held although nobody asked.
+    Limit(&'static str),
+}
+
+impl fmt::Display for IntentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command { uplink, device, id } => write!(f, "command {id} on {device} by {uplink}"),
+            Self::Plan(id) => write!(f, "plan {id}"),
+            Self::Limit(name) => write!(f, "limit {name}"),
+        }
+    }
+}
+
+/// What somebody wants a device to do, with source, rank, start and end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intent {
+    /// Which.
+    pub key: IntentKey,
+    /// For which device.
+    pub device: DeviceId,
+    /// What.
+    pub action: Action,
+    /// How strong.
+    pub rank: Rank,
+    /// The sender's label, for people.
+    pub source: String,
+    /// Order of acceptance: of two with one rank the later wins.
+    pub accepted: u64,
+    /// When it began, wall time.
+    pub since: Timestamp,
+    /// When it ends, wall time: shown to people and kept over a restart.
+    pub ends_at: Timestamp,
+    /// When it ends on the monotonic clock: what counts while the process lives.
+    pub deadline: Mono,
+}
+
+/// The channel that a command came by, and what it may claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The uplink's name, or `local`.
+    pub uplink: UplinkName,
+    /// The ranks this channel may claim; the first is what it gets when it claims none. Never empty.
+    pub ranks: Vec<Rank>,
+}

@@ -1,0 +1,37 @@
+//! The vocabulary: ids, quantities, signs, readings, intents, setpoints, outcomes.
+//!
+//! This room imports no other room, does no I/O, reads no clock and derives no serde: the JSON shapes live in
+//! [`crate::wire`], the rows in [`crate::store`].
+//!
+//! # Signs, everywhere, once
+//!
+//! inverter **+ = producing**; battery **+ = discharging**; charger **+ = into the vehicle**; grid meter
+//! **+ = import**; load **+ = consuming**, so that `load = grid + inverters + batteries - chargers` is a plain sum.
+//! Limits and the `power_w` of a command are magnitudes: the action gives the direction.
+
+mod device;
+mod event;
+mod id;
+mod intent;
+mod outcome;
+mod point;
+mod sample;
+mod setpoint;
+mod status;
+mod time;
+
+pub use device::{
+    Capabilities, ControlSettings, Coupling, DeviceInfo, DeviceKind, DeviceLimits, DeviceSpec, DeviceState, FailSafe,
+    Role, SiteSpec,
+};
+pub use event::{Event, EventState, Severity};
+pub use id::{CommandId, DeviceId, GatewayId, IdError, PlanId, UplinkName};
+pub use intent::{Action, BatteryMode, Intent, IntentKey, Origin, Rank};
+pub use outcome::{
+    Applied, CommandResult, CommandState, Evidence, IntentUpdate, Outcome, Params, Progress, ReplyTo, Stage,
+};
+pub use point::{Field, NullReason, Point, Value};
+pub use sample::{BootId, RowNo, Sample, Stored};
+pub use setpoint::{Demand, Held, LeaseEnd, Setpoint};
+pub use status::{ControlStatus, ControlledBy, DeviceStatus, Health, StoreStatus, UplinkMode, UplinkStatus};
+pub use time::{ClockState, Mono, Timestamp};
