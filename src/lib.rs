@@ -2,4 +2,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod model;
+pub mod profile;
 pub mod runtime;
+pub mod store;
+pub mod wire;

@@ -124,8 +124,8 @@ pub enum IntentKey {
     Command {
         /// The channel it came by.
         uplink: UplinkName,
-        /// For which device.
-        device: DeviceId,
+        /// For which device; `None` for the site.
+        device: Option<DeviceId>,
         /// The sender's id.
         id: CommandId,
     },
@@ -138,7 +138,7 @@ pub enum IntentKey {
 impl fmt::Display for IntentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Command { uplink, device, id } => write!(f, "command {id} on {device} by {uplink}"),
+            Self::Command { uplink, id, .. } => write!(f, "command {id} by {uplink}"),
             Self::Plan(id) => write!(f, "plan {id}"),
             Self::Limit(name) => write!(f, "limit {name}"),
         }
@@ -165,6 +165,31 @@ pub struct Intent {
     /// When it ends, wall time: shown to people and kept over a restart.
     pub ends_at: Timestamp,
     /// When it ends on the monotonic clock: what counts while the process lives.
+    pub deadline: Mono,
+}
+
+words! {
+    /// Which side of the grid connection a limit is on.
+    GridSide {
+        /// Power bought.
+        Import = "import",
+        /// Power sold.
+        Export = "export",
+    }
+}
+
+/// A limit of the whole site that somebody set from outside. It can only tighten what the installer set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteLimit {
+    /// Which command.
+    pub key: IntentKey,
+    /// Which side.
+    pub side: GridSide,
+    /// W, 0 or more, a magnitude.
+    pub power_w: f64,
+    /// When it ends, wall time.
+    pub ends_at: Timestamp,
+    /// When it ends on the monotonic clock.
     pub deadline: Mono,
 }
 

@@ -26,12 +26,12 @@ pub use device::{
 };
 pub use event::{Event, EventState, Severity};
 pub use id::{CommandId, DeviceId, GatewayId, IdError, PlanId, UplinkName};
-pub use intent::{Action, BatteryMode, Intent, IntentKey, Origin, Rank};
+pub use intent::{Action, BatteryMode, GridSide, Intent, IntentKey, Origin, Rank, SiteLimit};
 pub use outcome::{
     Applied, CommandResult, CommandState, Evidence, IntentUpdate, Outcome, Params, Progress, ReplyTo, Stage,
 };
 pub use point::{Field, NullReason, Point, Value};
 pub use sample::{BootId, RowNo, Sample, Stored};
-pub use setpoint::{Demand, Held, LeaseEnd, Setpoint};
+pub use setpoint::{Demand, Held, LeaseEnd, Order, Setpoint};
 pub use status::{ControlStatus, ControlledBy, DeviceStatus, Health, StoreStatus, UplinkMode, UplinkStatus};
 pub use time::{ClockState, Mono, Timestamp};

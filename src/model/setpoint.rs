@@ -107,6 +107,18 @@ impl Setpoint {
     }
 }
 
+/// What control tells a device task, kept in one cell per device: the newest replaces.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Order {
+    /// Control has not decided yet (start-up): leave the device as it is.
+    #[default]
+    Wait,
+    /// Nobody wants anything: what derd holds is released, what it does not hold is left alone.
+    Free,
+    /// Hold this.
+    Hold(Setpoint),
+}
+
 /// What a device may still hold from a setpoint of an earlier run: kept on disk until its end was verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Held {

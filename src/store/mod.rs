@@ -1,0 +1,8 @@
+//! The only SQLite: one thread, one writer.
+
+mod handle;
+
+pub use handle::{
+    Admitted, BacklogPage, HistoryQuery, HistoryRow, NewCommand, Notice, NoticeBody, OpenCommand, OutboxItem,
+    StoreError, StoreHandle, StoredPlan,
+};
