@@ -1,0 +1,118 @@
+//! What a demand means on the wire, and how it is proven to have arrived.
+
+use super::{Answer, Request};
+use std::time::Duration;
+
+/// What to do on the wire for one demand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Program {
+    /// The writes, in this order; none: the device is already as demanded.
+    pub writes: Vec<Request>,
+    /// Time to wait after the last write before the checks.
+    pub settle: Duration,
+    /// What must read back.
+    pub checks: Vec<Check>,
+    /// A third of the device's own dead-man timer: write again that often while the lease lives.
+    /// `None`: an equal value is never written again.
+    pub refresh: Option<Duration>,
+}
+
+/// One thing that must read back after a write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// What to read.
+    pub read: Request,
+    /// Does it prove the device's own dead-man timer: when it fails, the setpoint may stand but nothing ends it
+    /// if the gateway falls silent.
+    pub failsafe: bool,
+    expect: Expect,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Expect {
+    /// Registers, compared as they are, shown as signed or unsigned decimals.
+    Words { words: Vec<u16>, signed: bool },
+    /// A dead-man timer, s: it may have counted down, but neither stands at 0 nor above what was written.
+    Timer(u16),
+    /// Values of a JSON object by key.
+    Keys(Vec<(String, serde_json::Value)>),
+}
+
+/// How one check came out: the evidence of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Did it read back.
+    pub ok: bool,
+    /// Where: `unit 1 holding 40345`, or the path.
+    pub address: String,
+    /// What was written, as decimals.
+    pub wrote: String,
+    /// What was read, as decimals.
+    pub read: String,
+}
+
+impl Check {
+    /// Registers from `address` on must hold `words`.
+    pub(super) const fn words(unit: u8, address: u16, words: Vec<u16>, signed: bool) -> Self {
+        let count = if words.len() < 125 { words.len() as u16 } else { 125 };
+        let read = Request::Read { unit, space: super::Space::Holding, address, count };
+        Self { read, failsafe: false, expect: Expect::Words { words, signed } }
+    }
+
+    /// The register at `address` must hold a running timer of at most `seconds`.
+    pub(super) const fn timer(unit: u8, address: u16, seconds: u16) -> Self {
+        let read = Request::Read { unit, space: super::Space::Holding, address, count: 1 };
+        Self { read, failsafe: true, expect: Expect::Timer(seconds) }
+    }
+
+    /// The JSON object that `read` gives must hold these values.
+    pub(super) const fn keys(read: Request, keys: Vec<(String, serde_json::Value)>) -> Self {
+        Self { read, failsafe: false, expect: Expect::Keys(keys) }
+    }
+
+    /// Does the answer to [`Check::read`] prove the write.
+    #[must_use]
+    pub fn judge(&self, answer: &Answer) -> Verdict {
+        let address = self.read.to_string();
+        let (ok, wrote, read) = match (&self.expect, answer) {
+            (Expect::Words { words, signed }, Answer::Words(got)) => {
+                (got == words, decimals(words, *signed), decimals(got, *signed))
+            }
+            (Expect::Words { words, signed }, other) => (false, decimals(words, *signed), describe(other)),
+            (Expect::Timer(seconds), Answer::Words(got)) => {
+                let ok = matches!(got.as_slice(), [left] if *left > 0 && left <= seconds);
+                (ok, seconds.to_string(), decimals(got, false))
+            }
+            (Expect::Timer(seconds), other) => (false, seconds.to_string(), describe(other)),
+            (Expect::Keys(keys), Answer::Json(object)) => {
+                let got: Vec<_> = keys.iter().map(|(k, _)| (k.clone(), object.get(k).cloned().unwrap_or_default())).collect();
+                let ok = keys.iter().zip(&got).all(|((_, want), (_, have))| same(want, have));
+                (ok, pairs(keys), pairs(&got))
+            }
+            (Expect::Keys(keys), other) => (false, pairs(keys), describe(other)),
+        };
+        Verdict { ok, address, wrote, read }
+    }
+}
+
+fn decimals(words: &[u16], signed: bool) -> String {
+    let one = |w: &u16| if signed { w.cast_signed().to_string() } else { w.to_string() };
+    words.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn pairs(keys: &[(String, serde_json::Value)]) -> String {
+    keys.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+}
+
+fn describe(answer: &Answer) -> String {
+    match answer {
+        Answer::Words(words) => format!("{} registers", words.len()),
+        Answer::Json(_) => "a JSON document".to_owned(),
+        Answer::Written => "an acknowledgement".to_owned(),
+    }
+}
+
+/// Equal as numbers where both are numbers (or texts of numbers): firmware changes between 16, 16.0 and "16".
+pub(super) fn same(a: &serde_json::Value, b: &serde_json::Value) -> bool {
+    a == b || matches!((super::json::number(a), super::json::number(b)), (Some(x), Some(y)) if (x - y).abs() < 1e-9)
+}
