@@ -2,6 +2,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod model;
+pub mod plan;
 pub mod profile;
 pub mod runtime;
 pub mod store;
