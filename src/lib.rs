@@ -3,6 +3,7 @@
 
 pub mod control;
 pub mod model;
+pub mod plan;
 pub mod profile;
 pub mod runtime;
 pub mod store;
