@@ -14,6 +14,8 @@ mod task;
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};
 
 use crate::model::{ControlStatus, DeviceId, Intent, IntentKey, PlanId, SiteLimit, UplinkName};
+use crate::plan::PlanDoc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -22,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 const SEND_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What others tell control.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum ControlMsg {
     /// A command was admitted: act on it now.
     Intent(Intent),
@@ -37,6 +39,15 @@ pub enum ControlMsg {
     Withdraw(IntentKey),
     /// A limit of the site from outside. It can only tighten.
     SiteLimit(SiteLimit),
+    /// A plan is new or replaced.
+    Plan {
+        /// The document.
+        doc: Arc<PlanDoc>,
+        /// Its order of acceptance.
+        order: u64,
+        /// Who sent it, for people.
+        source: String,
+    },
     /// A plan was deleted.
     DropPlan(PlanId),
 }

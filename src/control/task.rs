@@ -4,6 +4,7 @@ use super::{ControlHandle, ControlMsg};
 use crate::model::{
     ControlStatus, DeviceSpec, DeviceStatus, Intent, IntentUpdate, Order, Outcome, Sample, SiteLimit, SiteSpec,
 };
+use crate::plan::PlanDoc;
 use crate::runtime::{Clock, Exit, Shutdown};
 use crate::store::StoreHandle;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub struct ControlParts {
     pub store: StoreHandle,
     /// The clock.
     pub clock: Clock,
+    /// The plans: document, order of acceptance, who sent it.
+    pub plans: Vec<(Arc<PlanDoc>, u64, String)>,
     /// Command intents that an earlier run left running.
     pub intents: Vec<Intent>,
     /// Site limits that an earlier run left running.
