@@ -2,7 +2,9 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod link;
+pub mod control;
 pub mod model;
+pub mod plan;
 pub mod profile;
 pub mod runtime;
 pub mod store;
