@@ -9,3 +9,4 @@ pub mod profile;
 pub mod runtime;
 pub mod store;
 pub mod wire;
+pub mod sim;
