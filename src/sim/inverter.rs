@@ -27,6 +27,7 @@ pub(super) fn image(serial: &str, rated_w: f64) -> Image {
     image.raw(123, "WMaxLimPct_RvrtTms", 0);
     image.raw(123, "WMaxLimPct_RmpTms", 0);
     image.raw(123, "WMaxLim_Ena", 0);
+    image.raw(123, "OutPFSet", 1000);
     image.raw(123, "OutPFSet_Ena", 0);
     image.raw(123, "VArPct_Ena", 0);
     image

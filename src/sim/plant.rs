@@ -197,8 +197,8 @@ impl Battery {
         let floor_wh = if forced { 0.0 } else { self.capacity_wh * self.reserve_pct.clamp(0.0, 100.0) / 100.0 };
         let most = (self.stored_wh - floor_wh).max(0.0) * self.efficiency / hours;
         let least = -(self.capacity_wh - self.stored_wh).max(0.0) / self.efficiency / hours;
-        // towards zero, so that a step never takes more than there is
-        self.power_w = ramped.clamp(least, most).trunc();
+        // towards zero, so that a step never takes more than there is; and never minus zero
+        self.power_w = ramped.clamp(least, most).trunc() + 0.0;
         let energy = self.power_w * day_dt / 3600.0;
         if energy > 0.0 {
             self.stored_wh -= energy / self.efficiency;

@@ -13,6 +13,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -63,7 +64,13 @@ impl Port {
 
     /// Serve; within the simulator's runtime.
     pub(super) fn online(&mut self, state: &Shared) -> io::Result<()> {
-        let Some(socket) = self.parked.take() else { return Ok(()) };
+        if self.switch.is_some() {
+            return Ok(());
+        }
+        let socket = match self.parked.take() {
+            Some(socket) => socket,
+            None => own_port(self.port)?.0,
+        };
         socket.listen(128)?;
         let listener = TcpListener::from_std(socket.into())?;
         let (switch, gone) = ShutdownSwitch::new();
@@ -96,15 +103,21 @@ impl Port {
 }
 
 async fn modbus(listener: TcpListener, device: Registers) {
+    // for the listener's own troubles, such as too many open files
+    const PAUSE: Duration = Duration::from_millis(100);
     let server = Server::new(listener);
     let connected = |stream: TcpStream, address| {
         let device = device.clone();
-        let quick = stream.set_nodelay(true);
-        ready(quick.and_then(|()| accept_tcp_connection(stream, address, |_| Ok(Some(device.clone())))))
+        ready(match stream.set_nodelay(true) {
+            Ok(()) => accept_tcp_connection(stream, address, |_| Ok(Some(device.clone()))),
+            // it is gone already: an error would end the listening
+            Err(_) => Ok(None),
+        })
     };
     let lost = |error: io::Error| tracing::debug!(%error, "a connection to a simulated device ended");
-    if let Err(error) = server.serve(&connected, lost).await {
-        tracing::warn!(%error, "a simulated device stopped serving");
+    while let Err(error) = server.serve(&connected, lost).await {
+        tracing::warn!(%error, "a simulated device could not take a connection");
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
