@@ -27,6 +27,8 @@ pub(crate) struct Question<'a> {
 /// What arbitrations remember of one device: where hysteresis and slowness live.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Memory {
+    /// Who won last time.
+    winner: Option<IntentKey>,
     pub(super) is_empty: bool,
     pub(super) is_full: bool,
     pub(super) import: Option<Ceiling>,
@@ -132,6 +134,7 @@ pub(crate) fn decide(q: &Question<'_>, memory: &mut [Memory]) -> Vec<Decision> {
             drafts.push(draft(q, index, unit, decision, mem));
         }
     }
+    forget_shares(&drafts, memory);
     // The stronger first: what it takes is gone for the others. The id makes the order total.
     let id = |d: &Draft<'_>| q.view.units.get(d.index).map(|u| &u.spec.id);
     drafts.sort_by(|a, b| b.rank().cmp(&a.rank()).then_with(|| id(a).cmp(&id(b))));
@@ -144,6 +147,22 @@ pub(crate) fn decide(q: &Question<'_>, memory: &mut [Memory]) -> Vec<Decision> {
         }
     }
     decisions
+}
+
+/// The room is shared anew when anybody comes or goes: that is a decision, not noise, and waits for nothing.
+fn forget_shares(drafts: &[Draft<'_>], memory: &mut [Memory]) {
+    let winner = |d: &Draft<'_>| d.intent.map(|i| i.key.clone());
+    if drafts.iter().all(|d| memory.get(d.index).is_none_or(|m| m.winner == winner(d))) {
+        return;
+    }
+    for mem in memory.iter_mut() {
+        (mem.import, mem.export, mem.winner) = (None, None, None);
+    }
+    for draft in drafts {
+        if let Some(mem) = memory.get_mut(draft.index) {
+            mem.winner = winner(draft);
+        }
+    }
 }
 
 /// The winner on one device and its wish within the limits of the device.

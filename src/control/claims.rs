@@ -128,7 +128,7 @@ impl Claims {
         match &outcome.stage {
             Stage::Written => {}
             Stage::Verified if is_standing(&claim.intent.action) => self.end(now, at, updates, |i| i.key == key),
-            Stage::Verified => claim.effect.verified(outcome.demand),
+            Stage::Verified => claim.effect.verified(outcome.demand, now),
             Stage::Failed(_) | Stage::Reverted(_) => {
                 self.0.remove(position);
             }

@@ -172,6 +172,10 @@ impl Core {
             let Some(desk) = self.desks.get_mut(i) else { continue };
             desk.is_ready = desk.is_ready || is_safe(decision) || desk.may_decide(is_grid_known, now.mono);
             if !desk.is_ready {
+                // What was worked out without values must not slow down what follows.
+                if let Some(memory) = self.memory.get_mut(i) {
+                    *memory = Memory::default();
+                }
                 continue;
             }
             let power = view.seen.get(i).and_then(|s| s.power_w);
@@ -198,8 +202,11 @@ impl Core {
             }
         }
         let (load_w, grid_w) = (view.load_w, view.grid_w);
+        let is_started = now.mono.since(self.started) >= FIRST_VALUES;
         let is_grid_lost =
-            view.units.iter().zip(&view.seen).any(|(u, s)| u.is_grid() && s.fresh != Freshness::Fresh) && is_grid_known;
+            view.units.iter().zip(&view.seen).any(|(u, s)| {
+                u.is_grid() && (s.fresh == Freshness::Stale || (s.fresh == Freshness::Never && is_started))
+            });
         self.raise_alarms(&decisions, is_grid_lost, now, &mut effects);
         effects.extend(self.pending.drain(..).map(Effect::Update));
         self.status = ControlStatus { holders, load_w, grid_w, cycles: self.status.cycles.wrapping_add(1) };
@@ -259,15 +266,15 @@ impl Core {
     }
 
     fn raise_alarms(&mut self, decisions: &[Decision], is_grid_lost: bool, now: Now, effects: &mut Vec<Effect>) {
-        let limits = |name: &str| {
-            decisions.iter().filter_map(|d| d.holder.as_ref()).any(|h| h.applied.limited_by.as_deref() == Some(name))
-        };
+        let ready = decisions.iter().zip(&self.desks).filter(|(_, desk)| desk.is_ready);
+        let limits: Vec<_> =
+            ready.filter_map(|(d, _)| d.holder.as_ref()).filter_map(|h| h.applied.limited_by.as_deref()).collect();
         let grid = self.units.iter().find(|u| u.is_grid()).map(|u| &u.spec.id);
         let is_blocked = now.clock == ClockState::Untrusted && self.plans.is_any_for(&self.controlled);
         let causes = [
             (Cause::GridMeterStale, is_grid_lost, grid),
-            (Cause::ImportLimit, limits(IMPORT), None),
-            (Cause::ExportLimit, limits(EXPORT), None),
+            (Cause::ImportLimit, limits.contains(&IMPORT), None),
+            (Cause::ExportLimit, limits.contains(&EXPORT), None),
             (Cause::PlanBlockedClock, is_blocked, None),
         ];
         for (cause, is_on, device) in causes {

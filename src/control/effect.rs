@@ -12,22 +12,26 @@ const LONGEST_GAP: Duration = Duration::from_secs(30);
 /// Watches for the effect of what was verified on the wire.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct EffectWatch {
-    verified: Option<Demand>,
+    /// What, and since when.
+    verified: Option<(Demand, Mono)>,
     hits: u8,
     is_seen: bool,
 }
 
 impl EffectWatch {
     /// The device holds this demand: read back from the wire. The same again changes nothing.
-    pub(crate) fn verified(&mut self, demand: Demand) {
-        if self.verified != Some(demand) {
-            *self = Self { verified: Some(demand), hits: 0, is_seen: false };
+    pub(crate) fn verified(&mut self, demand: Demand, now: Mono) {
+        if self.verified.map(|(d, _)| d) != Some(demand) {
+            *self = Self { verified: Some((demand, now)), hits: 0, is_seen: false };
         }
     }
 
     /// True once: with the sample that makes it certain.
     pub(crate) fn sample(&mut self, sample: &Sample) -> bool {
-        let Some(demand) = self.verified.filter(|_| !self.is_seen) else { return false };
+        let Some((demand, since)) = self.verified.filter(|_| !self.is_seen) else { return false };
+        if sample.mono <= since {
+            return false;
+        }
         self.hits = if shows(demand, sample) { self.hits + 1 } else { 0 };
         self.is_seen = self.hits >= SAMPLES;
         self.is_seen

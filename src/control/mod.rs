@@ -15,6 +15,8 @@ mod claims;
 mod clamp;
 mod core;
 mod effect;
+#[cfg(test)]
+mod films;
 mod limits;
 mod plans;
 mod task;

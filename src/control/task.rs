@@ -84,10 +84,11 @@ pub fn create(parts: ControlParts) -> (ControlHandle, ControlTask) {
     let (inbox, rx) = mpsc::channel(16);
     let (tx, status) = watch::channel(ControlStatus::default());
     let ControlParts { site, devices, samples, outcomes, updates, store, clock, plans, intents, site_limits } = parts;
-    let (specs, cells) =
-        devices.into_iter().map(|d| (d.spec, Cells { orders: d.orders, status: d.status })).unzip::<_, _, Vec<_>, _>();
+    let (specs, mut cells): (Vec<_>, Vec<_>) =
+        devices.into_iter().map(|d| (d.spec, Cells { orders: d.orders, status: d.status })).unzip();
     let mut core = Core::new(site, specs, clock.mono());
     let now = at(&clock);
+    cells.iter_mut().enumerate().for_each(|(i, c)| core.device(i, &c.status.borrow_and_update(), now));
     for (doc, order, source) in plans {
         core.message(ControlMsg::Plan { doc, order, source }, now);
     }
