@@ -12,6 +12,11 @@ use std::time::Duration;
 /// A protective hold is a lease too: control renews it at half its time.
 pub(crate) const GUARD_LEASE: Duration = Duration::from_secs(600);
 
+/// A baseline that is held where a fallback would stay otherwise. Renewed at half its time.
+pub(crate) const BASELINE_LEASE: Duration = Duration::from_secs(24 * 3600);
+/// The time control has to end a lease before the device task does.
+const END_GRACE: Duration = Duration::from_secs(2);
+
 /// What an arbitration looks at.
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
@@ -62,18 +67,27 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    pub(crate) fn order(&self, unit: &Unit) -> Order {
-        match &self.holder {
-            None => Order::Free,
-            Some(h) => Order::Hold(Setpoint::new(
-                unit.spec.id.clone(),
-                h.demand,
-                h.key.clone(),
-                h.asked.clone(),
-                h.end,
-                h.on_end,
-            )),
+    /// The decision as an order. Where `on_end` is a fallback for silence, it must not stay for ever after an ordinary
+    /// end: there "nobody wants anything" is the device's baseline, held by control.
+    pub(crate) fn order(&self, unit: &Unit, site: &SiteSpec, now: Mono, wall: Timestamp) -> Order {
+        let device = unit.spec.id.clone();
+        if let Some(h) = &self.holder {
+            // The device task keeps the end by itself; where that means the fallback, control's own end comes first.
+            let late = if h.on_end == Demand::Release { Duration::ZERO } else { END_GRACE };
+            let end = LeaseEnd { mono: h.end.mono.plus(late), wall: h.end.wall };
+            return Order::Hold(Setpoint::new(device, h.demand, h.key.clone(), h.asked.clone(), end, h.on_end));
         }
+        let has_fallback = match unit.spec.kind {
+            DeviceKind::Charger => site.main_fuse_a.is_some(),
+            DeviceKind::Inverter => site.export_limit_w.is_some(),
+            _ => false,
+        };
+        if !(unit.is_controlled() && has_fallback) {
+            return Order::Free;
+        }
+        let end = LeaseEnd { mono: now.plus(BASELINE_LEASE), wall: wall.plus(BASELINE_LEASE) };
+        let cause = IntentKey::Limit("baseline");
+        Order::Hold(Setpoint::new(device, Demand::Release, cause, Action::Auto, end, Demand::Release))
     }
 }
 

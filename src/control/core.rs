@@ -2,7 +2,7 @@
 
 use super::ControlMsg;
 use super::alarms::{Alarms, Cause};
-use super::arbiter::{Decision, GUARD_LEASE, Memory, Question, decide};
+use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, Memory, Question, decide};
 use super::claims::{Claims, is_standing};
 use super::limits::{Bounds, EXPORT, IMPORT};
 use super::plans::Plans;
@@ -129,13 +129,11 @@ impl Core {
     }
 
     pub(crate) fn outcome(&mut self, outcome: &Outcome, now: Now) {
-        if let (Demand::Reserve { .. }, Some(cause), Stage::Verified | Stage::Failed(_)) =
+        if let (Demand::Reserve { .. }, Some(IntentKey::Plan(id)), Stage::Verified | Stage::Failed(_)) =
             (outcome.demand, &outcome.cause, &outcome.stage)
         {
             // A plan's standing setting that fails is not tried again within its slot either: it would never end.
-            if let IntentKey::Plan(id) = cause {
-                self.plans.standing_done(id);
-            }
+            self.plans.standing_done(id);
         }
         self.claims.outcome(outcome, now.mono, &mut self.pending);
     }
@@ -180,7 +178,7 @@ impl Core {
             }
             let power = view.seen.get(i).and_then(|s| s.power_w);
             self.claims.settle(&unit.spec.id, decision, power, now.mono, now.wall, &mut self.pending);
-            if let Some(order) = desk.hold(decision.order(unit), now.mono) {
+            if let Some(order) = desk.hold(decision.order(unit, &self.site, now.mono, now.wall), now.mono) {
                 effects.push(Effect::Order(i, order));
             }
             let setting = standing.iter().filter(|s| s.device == unit.spec.id && unit.is_controlled());
@@ -192,12 +190,8 @@ impl Core {
                 effects.push(Effect::Order(i, order));
             }
             if let Some(h) = &decision.holder {
-                let by = ControlledBy {
-                    source: h.source.clone(),
-                    rank: h.rank,
-                    action: h.asked.name(),
-                    ends_at: desk.lease_end().unwrap_or(h.end.wall),
-                };
+                let ends_at = desk.lease_end().unwrap_or(h.end.wall);
+                let by = ControlledBy { source: h.source.clone(), rank: h.rank, action: h.asked.name(), ends_at };
                 holders.insert(unit.spec.id.clone(), by);
             }
         }
@@ -354,7 +348,8 @@ fn is_material(old: &Order, new: &Order, now: Mono) -> bool {
 
 fn is_other_end(old: &Setpoint, new: &Setpoint, now: Mono) -> bool {
     if matches!(new.cause(), IntentKey::Limit(_)) {
-        return old.end().mono.since(now) < GUARD_LEASE / 2;
+        let lease = if new.demand() == Demand::Release { BASELINE_LEASE } else { GUARD_LEASE };
+        return old.end().mono.since(now) < lease / 2;
     }
     // A plan's end is worked out from the wall clock in each cycle: that wavers by rounding.
     let (a, b) = (old.end().mono.ms(), new.end().mono.ms());

@@ -72,6 +72,8 @@ impl<'a> Line<'a> {
     }
 }
 
+type Points = Vec<(Point, f64, Option<&'static str>)>;
+
 struct Film<'a> {
     name: &'a str,
     seed: u64,
@@ -84,7 +86,7 @@ struct Film<'a> {
     /// The cycle of this instant was not played yet.
     is_due: bool,
     clock: ClockState,
-    last: BTreeMap<DeviceId, Vec<(Point, f64, Option<&'static str>)>>,
+    last: BTreeMap<DeviceId, Points>,
     inputs: Vec<Input>,
     expectations: Vec<(usize, &'a str)>,
     orders: BTreeMap<DeviceId, Order>,
@@ -317,7 +319,7 @@ impl<'a> Film<'a> {
         Now { mono: Mono::from_ms(self.ms), wall, clock: self.clock }
     }
 
-    fn sample(&self, device: &DeviceId, points: &[(Point, f64, Option<&'static str>)]) -> Sample {
+    fn sample(&self, device: &DeviceId, points: &Points) -> Sample {
         Sample {
             device: device.clone(),
             ts: self.now().wall,

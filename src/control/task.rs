@@ -217,9 +217,11 @@ fn push<T>(queue: &mut VecDeque<T>, item: T, what: &'static str) {
     queue.push_back(item);
 }
 
+type Told = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
+
 /// An event on its way to the store.
 #[derive(Default)]
-struct Telling(Option<Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>>);
+struct Telling(Option<Told>);
 
 impl Telling {
     fn new(store: StoreHandle, event: Event) -> Self {
