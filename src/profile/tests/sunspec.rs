@@ -370,3 +370,117 @@ fn the_better_counter_once_seen_stays() {
     device.put(at, &[0]);
     null(&poll(&mut driver, |r| device.answer(r)), Point::EnergyProducedWh, NullReason::NotReady);
 }
+
+/// 160 as a hybrid inverter fills it: two solar inputs, the battery's charge and discharge side.
+fn dc_inputs(watts: [u16; 4]) -> Vec<u16> {
+    let mut words = model(160, 8 + 4 * 20, &[(2, &[0, 0, 0, 0]), (8, &[4])]);
+    for (k, name) in [*b"MPPT 1  ", *b"MPPT 2  ", *b"StCha 3 ", *b"StDisCha"].iter().enumerate() {
+        let at = 10 + 20 * k;
+        words[at + 1..at + 9].fill(0);
+        for (n, pair) in name.chunks(2).enumerate() {
+            words[at + 1 + n] = u16::from_be_bytes([pair[0], pair[1]]);
+        }
+        words[at + 11] = watts[k];
+    }
+    words
+}
+
+#[test]
+fn a_hybrids_battery_is_its_dc_blocks_and_not_its_ac_power() {
+    let storage = model(124, 24, &[(2, &[5000]), (8, &[4200]), (18, &[0]), (22, &[0xFFFE]), (25, &[0xFFFE])]);
+    let models = [model(1, 66, &[]), inverter_103(3000, 4, 7), dc_inputs([2500, 900, 400, 0]), storage.clone()];
+    let mut device = at_base(40_000, &models);
+    let mut battery = driver(&spec("sunspec", DeviceKind::Battery));
+    assert_eq!(discover(&mut battery, |r| device.answer(r)), Step::Ready);
+    let points = poll(&mut battery, |r| device.answer(r));
+    num(&points, Point::PowerW, -400.0);
+    num(&points, Point::SocPct, 42.0);
+    state(&points, "charging");
+    let mut inverter = driver(&spec("sunspec", DeviceKind::Inverter));
+    discover(&mut inverter, |r| device.answer(r));
+    let points = poll(&mut inverter, |r| device.answer(r));
+    num(&points, Point::PowerW, 3000.0);
+    num(&points, Point::DcPowerW, 3400.0);
+    // without names: the battery model's own power
+    let mut plain = dc_inputs([2500, 900, 0, 0]);
+    plain[51..59].fill(0);
+    plain[71..79].fill(0);
+    let bank = model(802, 62, &[(11, &[50]), (47, &[700]), (56, &[0]), (63, &[0])]);
+    let mut device = at_base(40_000, &[model(1, 66, &[]), inverter_103(3000, 4, 7), plain, storage, bank]);
+    let mut battery = driver(&spec("sunspec", DeviceKind::Battery));
+    discover(&mut battery, |r| device.answer(r));
+    let points = poll(&mut battery, |r| device.answer(r));
+    num(&points, Point::PowerW, 700.0);
+    num(&points, Point::SocPct, 50.0);
+    state(&points, "discharging");
+    assert!(!points.contains_key(&Point::EnergyDischargedWh));
+}
+
+#[test]
+fn busy_is_not_the_end_of_the_chain() {
+    let mut device = at_base(40_000, &[model(1, 66, &[]), inverter_103(3000, 4, 7), model(120, 26, &[])]);
+    let mut driver = driver(&spec("sunspec", DeviceKind::Inverter));
+    let mut requests = 0;
+    let step = discover(&mut driver, |r| {
+        requests += 1;
+        if requests == 4 { Err(Refusal::Exception(6)) } else { device.answer(r) }
+    });
+    assert_eq!(step, Step::NotFound("unit 1 is busy: Modbus exception 6".to_owned()));
+    assert_eq!(discover(&mut driver, |r| device.answer(r)), Step::Ready);
+}
+
+#[test]
+fn der_models_701_702_713() {
+    let ac = model(
+        701,
+        153,
+        &[
+            (4, &[4]),
+            (6, &[0, 0]),
+            (10, &[(-250_i16).cast_unsigned(), 260, 0]),
+            (17, &[0, 49_980]),
+            (19, &[0, 0, 1, 0]),
+            (23, &[0, 0, 0, 900]),
+            (36, &[412]),
+            (41, &[(-80_i16).cast_unsigned()]),
+            (45, &[35]),
+            (47, &[2304]),
+            (113, &[0xFFFF, 0xFFFF, 0xFFFD, 1, 0, 1, 1, 0, 0, 0xFFFF]),
+        ],
+    );
+    let ratings = model(702, 50, &[(2, &[1000]), (45, &[1])]);
+    let store = model(713, 7, &[(2, &[100, 40, 401, 990, 0, 2, 0xFFFF])]);
+    let mut device = at_base(40_000, &[model(1, 66, &[]), ac, ratings, store]);
+    let mut inverter = driver(&spec("sunspec", DeviceKind::Inverter));
+    assert_eq!(discover(&mut inverter, |r| device.answer(r)), Step::Ready);
+    assert_eq!(inverter.capabilities().rated_w, Some(10_000.0));
+    assert!(inverter.capabilities().actions.is_empty());
+    let points = poll(&mut inverter, |r| device.answer(r));
+    for (point, want) in [
+        (Point::PowerW, -2500.0),
+        (Point::ApparentPowerVa, 2600.0),
+        (Point::FrequencyHz, 49.98),
+        (Point::EnergyProducedWh, 65_536.0),
+        (Point::TemperatureC, 41.2),
+        (Point::PowerL1W, -800.0),
+        (Point::CurrentL1A, 3.5),
+        (Point::VoltageL1V, 230.4),
+    ] {
+        num(&points, point, want);
+    }
+    state(&points, "throttled");
+    let mut battery = driver(&spec("sunspec", DeviceKind::Battery));
+    discover(&mut battery, |r| device.answer(r));
+    let points = poll(&mut battery, |r| device.answer(r));
+    for (point, want) in [
+        (Point::PowerW, -2500.0),
+        (Point::SocPct, 40.1),
+        (Point::SohPct, 99.0),
+        (Point::CapacityWh, 10_000.0),
+        (Point::EnergyDischargedWh, 65_536.0),
+        (Point::EnergyChargedWh, 900.0),
+    ] {
+        num(&points, point, want);
+    }
+    state(&points, "charging");
+}
