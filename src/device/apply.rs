@@ -214,7 +214,7 @@ impl Keeper {
             Order::Free => give_back(),
             Order::Hold(setpoint) => {
                 let demand = setpoint.demand();
-                let rejected = self.rejected.as_ref().is_some_and(|(d, c)| *d == demand && c == setpoint.cause());
+                let rejected = self.rejected.as_ref().is_some_and(|(d, c)| same(d, &demand) && c == setpoint.cause());
                 let standing = demand.is_standing();
                 if rejected || (!standing && now >= setpoint.end().mono) {
                     return give_back();
@@ -468,6 +468,7 @@ impl Keeper {
         if work.aim.kind == Kind::End {
             self.work = None;
         }
+        self.ours = true;
         if released {
             if self.held.take().is_some() {
                 effects.push(Effect::NotHeld);
@@ -558,6 +559,13 @@ impl Keeper {
         };
         Effect::Alarm { code, severity, text, raised }
     }
+}
+
+/// Equal, where "not a number" equals itself: what was refused once is not asked about for ever.
+fn same(a: &Demand, b: &Demand) -> bool {
+    #[expect(clippy::eq_op, reason = "only what is not a number differs from itself")]
+    let odd = a != a && b != b;
+    odd || a == b
 }
 
 fn fate(aim: &Aim, stage: Stage, evidence: Vec<Evidence>) -> Effect {

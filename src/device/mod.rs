@@ -21,6 +21,8 @@ mod task;
 mod walls;
 
 #[cfg(test)]
+mod task_tests;
+#[cfg(test)]
 mod tests;
 
 pub use task::DeviceTask;

@@ -168,8 +168,10 @@ impl DeviceTask {
         tokio::select! {
             biased;
             () = shutdown.wait() => {}
-            // An error is noticed at the head of the loop.
-            _changed = self.orders.changed() => {}
+            // The head of the loop takes the order, or notices that nobody gives any.
+            changed = self.orders.changed() => if changed.is_ok() {
+                self.orders.mark_changed();
+            },
             changed = self.link.state.changed() => if changed.is_err() {
                 // The link's task is gone; requests say so. Do not spin on its cell.
                 sleep(pause.min(Duration::from_secs(1))).await;
