@@ -83,17 +83,18 @@ impl Catalogue {
                 self.profiles.insert(name.to_owned(), Arc::new(profile));
             }
             Err(found) => {
-                faults.extend(found.into_iter().map(|(key, reason)| ProfileFault { file: file.to_owned(), key, reason }));
+                faults.extend(found.into_iter().map(|(key, reason)| ProfileFault {
+                    file: file.to_owned(),
+                    key,
+                    reason,
+                }));
             }
         }
     }
 
     fn add_dir(&mut self, dir: &Path, vendor: &str, faults: &mut Vec<ProfileFault>) {
-        let fault = |path: &Path, reason: String| ProfileFault {
-            file: path.display().to_string(),
-            key: String::new(),
-            reason,
-        };
+        let fault =
+            |path: &Path, reason: String| ProfileFault { file: path.display().to_string(), key: String::new(), reason };
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return,

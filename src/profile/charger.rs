@@ -1,1 +1,67 @@
+//! Chargers that are set by one GET with keys in its query and read back by the same keys.
 
+use super::spec::{ChargerControl, Setting};
+use super::{Check, HttpMethod, Program, Request};
+use crate::model::Demand;
+use serde_json::{Map, Value};
+
+/// The settings that any program changes, as they are now.
+pub(super) fn take_baseline(control: &ChargerControl, document: &Value) -> Result<String, String> {
+    let mut keys = Map::new();
+    for (key, _) in control.current.iter().chain(&control.off).chain(&control.release) {
+        let value = document.get(key).filter(|v| v.is_number() || v.is_string() || v.is_boolean());
+        let value = value.ok_or_else(|| format!("the charger does not tell `{key}`"))?;
+        keys.insert(key.clone(), value.clone());
+    }
+    Ok(Value::Object(keys).to_string())
+}
+
+/// The one request that brings the demand, and its proof.
+pub(super) fn program(
+    control: &ChargerControl,
+    read: Request,
+    demand: &Demand,
+    max_current_a: f64,
+    baseline: Option<&Map<String, Value>>,
+) -> Result<Program, String> {
+    let (row, amps) = match *demand {
+        Demand::ChargerCurrent { amps } if !amps.is_finite() => return Err("a current without a number".to_owned()),
+        // below its minimum a charger cannot charge: it pauses
+        Demand::ChargerCurrent { amps } if amps + 1e-9 < control.min_current_a => (&control.off, 0.0),
+        Demand::ChargerCurrent { amps } => {
+            let steps = (amps.min(max_current_a) / control.step_a + 1e-9).floor();
+            (&control.current, steps * control.step_a)
+        }
+        Demand::ChargerOff => (&control.off, 0.0),
+        Demand::Release if baseline.is_none() => (&control.unrecorded, 0.0),
+        Demand::Release => (&control.release, 0.0),
+        _ => return Err("a charger takes a current or a pause only".to_owned()),
+    };
+    let mut keys: Vec<(String, Value)> = Vec::with_capacity(row.len());
+    for (key, setting) in row {
+        let value = match setting {
+            Setting::Fixed(value) => value.clone(),
+            Setting::Demand => plain_number(amps),
+            // without a record the charger keeps what it has
+            Setting::Baseline => match baseline.and_then(|b| b.get(key)) {
+                Some(value) => value.clone(),
+                None => continue,
+            },
+        };
+        keys.push((key.clone(), value));
+    }
+    if keys.is_empty() {
+        return Err("what the installer set was never recorded: the charger stays as it is".to_owned());
+    }
+    let query: String = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(keys.iter().map(|(k, v)| (k, v.to_string())))
+        .finish();
+    let set =
+        Request::Http { method: HttpMethod::Get, path: format!("{}?{query}", control.set), body: None, writes: true };
+    Ok(Program { writes: vec![set], settle: control.settle, checks: vec![Check::keys(read, keys)], refresh: None })
+}
+
+/// 10 rather than 10.0: chargers parse integers.
+fn plain_number(n: f64) -> Value {
+    if n.fract().abs() < 1e-9 { super::words::to_u16(n).map_or(Value::from(n), Value::from) } else { Value::from(n) }
+}

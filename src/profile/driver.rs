@@ -52,7 +52,9 @@ impl Driver {
             return Err(format!("profile {} is for {}, not for a {}", profile.name(), kinds.join(", "), spec.kind));
         }
         let engine = match &profile.protocol {
-            Protocol::SunSpec(options) => Engine::SunSpec(Box::new(sunspec::Device::new(*options, spec.kind, spec.unit))),
+            Protocol::SunSpec(options) => {
+                Engine::SunSpec(Box::new(sunspec::Device::new(*options, spec.kind, spec.unit)))
+            }
             Protocol::Map(maps) => {
                 let map = maps.get(&spec.kind).ok_or_else(|| format!("no {} section", spec.kind))?;
                 Engine::Map(map::Device::new(Arc::clone(map), spec.unit))

@@ -36,7 +36,12 @@ impl Gate {
     }
 
     /// Turns round what `invert` says, nulls the impossible.
-    pub(super) fn pass(&mut self, mut points: Vec<(Point, Field)>, kind: DeviceKind, invert: bool) -> Vec<(Point, Field)> {
+    pub(super) fn pass(
+        &mut self,
+        mut points: Vec<(Point, Field)>,
+        kind: DeviceKind,
+        invert: bool,
+    ) -> Vec<(Point, Field)> {
         if invert {
             turn_round(&mut points);
         }
@@ -141,7 +146,8 @@ fn turn_round(points: &mut [(Point, Field)]) {
     }
     // Many meters give currents without sign. Signed like the phase's power they say the same for both.
     for (power, current) in PHASES {
-        let sign = points.iter().find_map(|(p, f)| (*p == power).then(|| f.as_ref().ok().and_then(Value::num)).flatten());
+        let sign =
+            points.iter().find_map(|(p, f)| (*p == power).then(|| f.as_ref().ok().and_then(Value::num)).flatten());
         let Some(sign) = sign.filter(|s| *s != 0.0) else { continue };
         for (_, field) in points.iter_mut().filter(|(p, _)| *p == current) {
             if let Ok(Value::Num(n)) = field {

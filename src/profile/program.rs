@@ -85,7 +85,8 @@ impl Check {
             }
             (Expect::Timer(seconds), other) => (false, seconds.to_string(), describe(other)),
             (Expect::Keys(keys), Answer::Json(object)) => {
-                let got: Vec<_> = keys.iter().map(|(k, _)| (k.clone(), object.get(k).cloned().unwrap_or_default())).collect();
+                let got: Vec<_> =
+                    keys.iter().map(|(k, _)| (k.clone(), object.get(k).cloned().unwrap_or_default())).collect();
                 let ok = keys.iter().zip(&got).all(|((_, want), (_, have))| same(want, have));
                 (ok, pairs(keys), pairs(&got))
             }

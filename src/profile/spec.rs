@@ -219,6 +219,8 @@ pub(super) struct ChargerControl {
     pub(super) current: Vec<(String, Setting)>,
     pub(super) off: Vec<(String, Setting)>,
     pub(super) release: Vec<(String, Setting)>,
+    /// What a release sets where no baseline was ever recorded; may be empty.
+    pub(super) unrecorded: Vec<(String, Setting)>,
 }
 
 /// What a key is set to.

@@ -81,7 +81,8 @@ pub(super) fn number(kind: Kind, words: &[u16], little: bool, na: &[u64]) -> Res
 
 /// A text: bytes high first, up to the first NUL, without padding; `None` when nothing is left.
 pub(super) fn text(words: &[u16]) -> Option<String> {
-    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_be_bytes()).take_while(|b| *b != 0).filter(|b| *b != 0xFF).collect();
+    let bytes: Vec<u8> =
+        words.iter().flat_map(|w| w.to_be_bytes()).take_while(|b| *b != 0).filter(|b| *b != 0xFF).collect();
     let text: String = String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).collect();
     let text = text.trim();
     if text.is_empty() { None } else { Some(text.to_owned()) }
