@@ -42,11 +42,21 @@ pub(super) enum Do {
 /// What the world shall learn.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Effect {
-    Outcome { cause: Option<IntentKey>, demand: Demand, stage: Stage, evidence: Vec<Evidence> },
+    Outcome {
+        cause: Option<IntentKey>,
+        demand: Demand,
+        stage: Stage,
+        evidence: Vec<Evidence>,
+    },
     NotHeld,
     /// The way back of what is held has changed.
     Remember(Demand, Demand),
-    Alarm { code: &'static str, severity: Severity, text: String, raised: bool },
+    Alarm {
+        code: &'static str,
+        severity: Severity,
+        text: String,
+        raised: bool,
+    },
 }
 
 /// The writes were acknowledged.
@@ -195,13 +205,8 @@ impl Keeper {
     }
 
     fn aim(&self, now: Mono) -> Option<Aim> {
-        let back = |(_, on_end): (Demand, Demand)| Aim {
-            kind: Kind::End,
-            demand: on_end,
-            on_end,
-            cause: None,
-            end: None,
-        };
+        let back =
+            |(_, on_end): (Demand, Demand)| Aim { kind: Kind::End, demand: on_end, on_end, cause: None, end: None };
         let give_back = || self.held.map(back);
         if self.stopping {
             return give_back();

@@ -64,11 +64,7 @@ pub(super) struct Out {
 }
 
 impl DeviceTask {
-    pub(super) fn new(
-        parts: DeviceParts,
-        orders: watch::Receiver<Order>,
-        status: watch::Sender<DeviceStatus>,
-    ) -> Self {
+    pub(super) fn new(parts: DeviceParts, orders: watch::Receiver<Order>, status: watch::Sender<DeviceStatus>) -> Self {
         let held = parts.held.map(|h| (h.demand, h.on_end));
         let state = parts.link.state();
         Self {
@@ -199,7 +195,8 @@ impl DeviceTask {
     ) -> Result<Wrote, Trouble> {
         let program = self.driver.program(&demand, lease).map_err(Trouble::Impossible)?;
         if let Some((demand, on_end)) = remember {
-            let urgent = matches!(demand, Demand::ChargerOff) || matches!(demand, Demand::BatteryPower { watts, .. } if watts == 0.0);
+            let urgent = matches!(demand, Demand::ChargerOff)
+                || matches!(demand, Demand::BatteryPower { watts, .. } if watts == 0.0);
             let wait = if urgent { URGENT_WAIT } else { JOURNAL_WAIT };
             let held = Held { device: self.spec.id.clone(), demand, on_end, since: self.clock.now() };
             self.out.journal(held, wait).await;

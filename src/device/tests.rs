@@ -166,7 +166,11 @@ fn an_equal_value_is_never_written_again() {
     assert_eq!(film.check(5.0, true), Vec::<String>::new(), "after a reconnect too");
     film.keeper.found(at(6.0), TIMER);
     assert_eq!(film.check(6.0, false), Vec::<String>::new());
-    assert_eq!(film.write(6.0, CHARGE), Vec::<String>::new(), "a restarted device has forgotten: written without a word");
+    assert_eq!(
+        film.write(6.0, CHARGE),
+        Vec::<String>::new(),
+        "a restarted device has forgotten: written without a word"
+    );
     assert_eq!(film.check(8.0, true), Vec::<String>::new());
 }
 
@@ -243,7 +247,10 @@ fn an_absent_device_fails_after_ten_seconds_and_is_told_when_it_returns() {
     let mut film = Film::new(spec(DeviceKind::Battery), None);
     film.keeper.set_order(hold(CHARGE, Demand::Release, "a", 100));
     assert_eq!(film.away(5.0), (vec![], Do::Rest(Some(at(15.0)))));
-    assert_eq!(film.away(15.0), (vec!["limit a failed: device is offline: cable cut".into()], Do::Rest(Some(at(100.0)))));
+    assert_eq!(
+        film.away(15.0),
+        (vec!["limit a failed: device is offline: cable cut".into()], Do::Rest(Some(at(100.0))))
+    );
     assert_eq!(film.away(16.0), (vec![], Do::Rest(Some(at(100.0)))));
     film.keeper.found(at(20.0), TIMER);
     assert_eq!(film.write(20.0, CHARGE), ["limit a written"]);
@@ -330,11 +337,16 @@ fn a_refused_release_is_tried_for_ever_and_alarmed_once() {
 #[test]
 fn the_last_wall() {
     let cases: [(&str, DeviceSpec, Demand, FailSafe); 6] = [
-        ("control is not enabled", {
-            let mut s = spec(DeviceKind::Battery);
-            s.control.enabled = false;
-            s
-        }, CHARGE, TIMER),
+        (
+            "control is not enabled",
+            {
+                let mut s = spec(DeviceKind::Battery);
+                s.control.enabled = false;
+                s
+            },
+            CHARGE,
+            TIMER,
+        ),
         ("accept_no_failsafe = true", spec(DeviceKind::Battery), CHARGE, FailSafe::None),
         ("max_charge_w = 5000", spec(DeviceKind::Battery), Demand::BatteryPower { watts: -5001.0, grid: true }, TIMER),
         ("not a number", spec(DeviceKind::Battery), Demand::BatteryPower { watts: f64::NAN, grid: true }, TIMER),
