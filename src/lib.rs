@@ -1,6 +1,7 @@
 //! derd, the DER daemon: an on-premises edge gateway for home energy.
 #![doc = include_str!("ARCHITECTURE.md")]
 
+pub mod device;
 pub mod link;
 pub mod control;
 pub mod model;

@@ -174,10 +174,10 @@ impl LinkHandle {
 
     /// A handle whose requests are answered by a test, and the other side of it.
     #[cfg(test)]
-    pub(crate) fn double() -> (Self, mpsc::Receiver<Job>, watch::Sender<LinkState>) {
+    pub(crate) fn double(via: &'static str) -> (Self, mpsc::Receiver<Job>, watch::Sender<LinkState>) {
         let (jobs, asked) = mpsc::channel(QUEUE);
         let (state, seen) = watch::channel(LinkState::Up { epoch: 1 });
-        (Self { jobs, state: seen, counters: Arc::default(), via: "modbus" }, asked, state)
+        (Self { jobs, state: seen, counters: Arc::default(), via }, asked, state)
     }
 }
 

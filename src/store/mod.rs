@@ -50,6 +50,8 @@ mod thread;
 mod varint;
 mod written;
 
+#[cfg(test)]
+pub(crate) use handle::Ask;
 pub use handle::{
     Admitted, BacklogPage, HistoryQuery, HistoryRow, NewCommand, Notice, NoticeBody, OpenCommand, OutboxItem,
     StoreError, StoreHandle, StoredPlan,
