@@ -1,6 +1,7 @@
 //! derd, the DER daemon: an on-premises edge gateway for home energy.
 #![doc = include_str!("ARCHITECTURE.md")]
 
+pub mod command;
 pub mod control;
 pub mod model;
 pub mod plan;
