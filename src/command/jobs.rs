@@ -1,6 +1,6 @@
 //! What waits for the disk: one queue, in order, one at a time.
 
-use crate::model::{CommandResult, IntentKey, PlanId, Timestamp, UplinkName};
+use crate::model::{CommandResult, Event, IntentKey, PlanId, Timestamp, UplinkName};
 use crate::plan::PlanDoc;
 use crate::store::{Admitted, NewCommand, StoreError, StoreHandle};
 use serde_json::Value;
@@ -26,6 +26,8 @@ pub(super) enum Job {
     Save(Box<CommandResult>),
     /// A result that is told and not kept; then the channel is answered.
     Tell(Box<CommandResult>, Option<oneshot::Sender<CommandResult>>),
+    /// Something that people should know.
+    Event(Box<Event>),
     /// A plan document.
     SavePlan(Box<PlanJob>, Arc<PlanDoc>, String),
     /// A plan is removed.
@@ -147,6 +149,7 @@ fn start(store: StoreHandle, job: Job) -> Pin<Box<dyn Future<Output = Done> + Se
             }
             Done::Told(told)
         }),
+        Job::Event(event) => Box::pin(async move { Done::Told(store.event(*event).await) }),
         Job::SavePlan(job, doc, body) => Box::pin(async move {
             let saved = store.save_plan(doc.id().clone(), body, job.uplink.clone(), job.at).await;
             Done::PlanSaved(job, doc, saved)

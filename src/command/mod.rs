@@ -7,7 +7,7 @@
 //! - `recover`: what an earlier run left open. Pure.
 //! - `jobs`: what waits for the disk, in order.
 //! - `plans`: the plan documents in force.
-//! - `task`: the select loop that ties them together.
+//! - `task`: the select loop that ties them together; `intake` and `settle`: what it does on the way in and afterwards.
 //!
 //! # Order of things
 //!
@@ -22,9 +22,11 @@
 //! that is what plans are for.
 
 mod admit;
+mod intake;
 mod jobs;
 mod plans;
 mod recover;
+mod settle;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -65,7 +65,7 @@ fn one_command(open: &OpenCommand, all: &[OpenCommand], devices: &[DeviceSpec], 
     let key =
         IntentKey::Command { uplink: command.uplink.clone(), device: command.device.clone(), id: command.id.clone() };
     let mut settle = |state, reason: &str| {
-        let mut tracked = Tracked::new(command.result.clone(), false, clock.mono());
+        let mut tracked = Tracked::new(command.result.clone(), false, clock.mono(), open.order);
         found.settled.extend(tracked.settle(state, now, Some(reason.to_owned())).results);
     };
     let spec = command.device.as_ref().map(|id| devices.iter().find(|spec| spec.id == *id));
@@ -91,7 +91,7 @@ fn one_command(open: &OpenCommand, all: &[OpenCommand], devices: &[DeviceSpec], 
     // A clock that was set back must not prolong a lease beyond all bounds.
     let left = command.ends_at.since(now).min(LONGEST_LEASE);
     let deadline = clock.mono().plus(left);
-    found.tracked.insert(key.clone(), Tracked::new(command.result.clone(), what.is_standing(), deadline));
+    found.tracked.insert(key.clone(), Tracked::new(command.result.clone(), what.is_standing(), deadline, open.order));
     match (what, spec.flatten()) {
         (What::Intent { action, rank, source }, Some(spec)) => found.intents.push(Intent {
             key,

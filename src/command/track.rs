@@ -12,6 +12,8 @@ pub struct Tracked {
     effect_seen: bool,
     /// When it ends at the latest, monotonic.
     deadline: Mono,
+    /// Its order of acceptance.
+    order: u64,
 }
 
 /// What an update did to a command.
@@ -24,10 +26,17 @@ pub struct Changes {
 }
 
 impl Tracked {
-    /// From its latest result; `is_standing`: it is done when it is verified; `deadline`: when control ends it.
+    /// From its latest result; `is_standing`: it is done when it is verified; `deadline`: when control ends it; `order`:
+    /// its order of acceptance.
     #[must_use]
-    pub const fn new(result: CommandResult, is_standing: bool, deadline: Mono) -> Self {
-        Self { result, is_standing, effect_seen: false, deadline }
+    pub const fn new(result: CommandResult, is_standing: bool, deadline: Mono, order: u64) -> Self {
+        Self { result, is_standing, effect_seen: false, deadline, order }
+    }
+
+    /// Its order of acceptance.
+    #[must_use]
+    pub const fn order(&self) -> u64 {
+        self.order
     }
 
     /// When control ends it.
