@@ -9,7 +9,18 @@
 //! - `effect`: is the physical effect of a command seen, and how much energy did it move.
 //! - `task`: the select loop that feeds `core` and carries its effects out.
 
+mod alarms;
+mod arbiter;
+mod claims;
+mod clamp;
+mod core;
+mod effect;
+#[cfg(test)]
+mod films;
+mod limits;
+mod plans;
 mod task;
+mod view;
 
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};
 
@@ -87,13 +98,5 @@ impl ControlHandle {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<ControlStatus> {
         self.status.clone()
-    }
-
-    /// A handle whose other side is in the caller's hand: for tests of the rooms that talk to control.
-    #[cfg(test)]
-    pub(crate) fn for_test() -> (Self, mpsc::Receiver<ControlMsg>, watch::Sender<ControlStatus>) {
-        let (inbox, rx) = mpsc::channel(16);
-        let (tx, status) = watch::channel(ControlStatus::default());
-        (Self { inbox, status }, rx, tx)
     }
 }
