@@ -3,6 +3,7 @@
 
 pub mod device;
 pub mod link;
+pub mod command;
 pub mod control;
 pub mod model;
 pub mod plan;

@@ -160,8 +160,7 @@ fn open_good(path: &Path) -> Result<Connection, Fault> {
     file.and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o600)))
         .map_err(|error| other("opening the database", &error))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn =
-        Connection::open_with_flags(path, flags).map_err(|error| other("opening the database", &error))?;
+    let conn = Connection::open_with_flags(path, flags).map_err(|error| other("opening the database", &error))?;
     let sort = |error: rusqlite::Error| match error.sqlite_error_code() {
         // A file that cannot be read through is as bad as one with wrong content.
         _ if is_damage(&error) => Fault::Damaged(error.to_string()),

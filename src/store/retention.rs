@@ -1,9 +1,9 @@
 //! What is deleted when: by age once every uplink has it, by size in any case.
 
+use super::sql::to_i64;
 use super::telemetry::{ChunkHead, Telemetry, head};
 use super::{StoreSettings, journal};
 use crate::model::{EventState, Mono, Timestamp};
-use super::sql::to_i64;
 use rusqlite::{Connection, params};
 use std::time::Duration;
 
@@ -119,15 +119,13 @@ fn by_size(conn: &Connection, telemetry: &mut Telemetry, max_bytes: u64) -> rusq
     let allowed = max_bytes.saturating_sub(LOG_BYTES).max(max_bytes / 2);
     let mut lost = 0;
     for batch in 0..BATCHES {
-        let (pages, free, size) = (pragma(conn, "page_count")?, pragma(conn, "freelist_count")?, pragma(conn, "page_size")?);
+        let (pages, free, size) =
+            (pragma(conn, "page_count")?, pragma(conn, "freelist_count")?, pragma(conn, "page_size")?);
         if pages.saturating_sub(free) * size <= allowed {
             return Ok((batch > 0, lost));
         }
-        let heads = heads(
-            conn,
-            "SELECT first_row, last_row, count FROM chunks ORDER BY first_row LIMIT ?1",
-            params![BATCH],
-        )?;
+        let heads =
+            heads(conn, "SELECT first_row, last_row, count FROM chunks ORDER BY first_row LIMIT ?1", params![BATCH])?;
         if heads.is_empty() {
             return Ok((batch > 0, lost));
         }

@@ -77,9 +77,10 @@ impl Worker {
         journal::drop_foreign_notices(&opened.conn, &settings.uplinks).attempt(attempt)?;
         let telemetry = Telemetry::open(&opened.conn, &settings.uplinks).attempt(attempt)?;
         let kept = meta(&opened.conn, "written").attempt(attempt)?;
-        let kept = kept.as_deref().and_then(|text| text.split_once(' ')).and_then(|(day, bytes)| {
-            Some((day.parse().ok()?, bytes.parse().ok()?))
-        });
+        let kept = kept
+            .as_deref()
+            .and_then(|text| text.split_once(' '))
+            .and_then(|(day, bytes)| Some((day.parse().ok()?, bytes.parse().ok()?)));
         let written = Written::new(&opened.conn, &settings.path, kept).attempt(attempt)?;
         let mut worker = Self {
             due: Due { commit: clock.mono().plus(settings.commit_every), ..Due::default() },
@@ -264,9 +265,8 @@ impl Worker {
     fn housekeeping(&mut self) -> Result<(), StoreError> {
         let trusted = (self.clock.state() != ClockState::Untrusted).then(|| self.clock.now());
         let mono = self.clock.mono();
-        let done = self.due.retention.work(
-            &self.conn, &mut self.telemetry, &mut self.full, &self.settings, mono, trusted,
-        );
+        let done =
+            self.due.retention.work(&self.conn, &mut self.telemetry, &mut self.full, &self.settings, mono, trusted);
         let done = done.attempt("deleting what is old");
         if let Ok(retention::Done { wrote: false, .. }) = done {
             return Ok(());
@@ -293,7 +293,12 @@ impl Worker {
     fn wrote(&mut self) {
         if self.note_written() && self.status.error.take().is_some() {
             tracing::info!("the store writes again");
-            self.own_event(Severity::Critical, "store_failing", "The store writes again.".to_owned(), EventState::Cleared);
+            self.own_event(
+                Severity::Critical,
+                "store_failing",
+                "The store writes again.".to_owned(),
+                EventState::Cleared,
+            );
             self.due.status = Mono::default();
         }
     }
@@ -362,9 +367,18 @@ impl Worker {
                     answer(reply, Err(StoreError::Busy));
                 }
             }
-            Ask::Held(_) | Ask::NotHeld(_) | Ask::Baseline(..) | Ask::Event(_) | Ask::PlanAnswer(_)
+            Ask::Held(_)
+            | Ask::NotHeld(_)
+            | Ask::Baseline(..)
+            | Ask::Event(_)
+            | Ask::PlanAnswer(_)
             | Ask::OutboxDone(..) => self.write_or_defer(ask),
-            Ask::Admit(..) | Ask::SaveResult(..) | Ask::SavePlan(..) | Ask::DeletePlan(..) | Ask::SetMeta(..) => {
+            Ask::Admit(..)
+            | Ask::SaveResult(..)
+            | Ask::TellResult(..)
+            | Ask::SavePlan(..)
+            | Ask::DeletePlan(..)
+            | Ask::SetMeta(..) => {
                 self.handle_write(ask);
             }
             _ => self.handle_read(ask),
@@ -384,6 +398,12 @@ impl Worker {
             Ask::SaveResult(result, reply) => {
                 let done = journal::save_result(&self.conn, uplinks, &result);
                 let done = self.written("writing a result down", done);
+                answer(reply, done);
+                self.announce();
+            }
+            Ask::TellResult(result, reply) => {
+                let done = journal::tell_result(&self.conn, uplinks, &result);
+                let done = self.written("writing an answer down", done);
                 answer(reply, done);
                 self.announce();
             }

@@ -37,8 +37,14 @@ async fn history_from_disk_and_memory() {
     assert!(all.windows(2).all(|w| w[0].ts <= w[1].ts));
 
     let power = HistoryQuery { points: vec![Point::PowerW], from: at(10), to: at(20), ..query("pv", None) };
-    let found: Vec<f64> =
-        rig.store.history(power.clone()).await.unwrap().iter().map(|r| r.value.as_ref().unwrap().num().unwrap()).collect();
+    let found: Vec<f64> = rig
+        .store
+        .history(power.clone())
+        .await
+        .unwrap()
+        .iter()
+        .map(|r| r.value.as_ref().unwrap().num().unwrap())
+        .collect();
     assert_eq!(found, (10..20).map(f64::from).collect::<Vec<_>>());
     let first = rig.store.history(HistoryQuery { limit: 3, ..power }).await.unwrap();
     assert_eq!(first.iter().map(|r| r.ts).collect::<Vec<_>>(), [at(10), at(11), at(12)]);
