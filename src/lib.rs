@@ -1,7 +1,6 @@
 //! derd, the DER daemon: an on-premises edge gateway for home energy.
 #![doc = include_str!("ARCHITECTURE.md")]
 
-pub mod command;
 pub mod model;
 pub mod observe;
 pub mod profile;
