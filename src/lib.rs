@@ -1,8 +1,11 @@
 //! derd, the DER daemon: an on-premises edge gateway for home energy.
 #![doc = include_str!("ARCHITECTURE.md")]
 
+pub mod command;
+pub mod control;
 pub mod model;
 pub mod observe;
+pub mod plan;
 pub mod profile;
 pub mod runtime;
 pub mod store;
