@@ -214,10 +214,10 @@ fn with_id(body: Vec<u8>) -> Result<Vec<u8>, Fault> {
 fn code_of(result: &CommandResult) -> StatusCode {
     let reason = result.reason.as_deref().unwrap_or_default();
     match result.state {
-        CommandState::Rejected if reason.starts_with("busy") => StatusCode::SERVICE_UNAVAILABLE,
-        CommandState::Rejected if reason.contains("another body") || reason.contains("changed body") => {
-            StatusCode::CONFLICT
+        CommandState::Rejected if reason == "busy" || reason.contains("could not be written down") => {
+            StatusCode::SERVICE_UNAVAILABLE
         }
+        CommandState::Rejected if reason.contains("another body") => StatusCode::CONFLICT,
         CommandState::Rejected | CommandState::Expired => StatusCode::BAD_REQUEST,
         _ => StatusCode::OK,
     }

@@ -197,7 +197,7 @@ const DARK: Theme = Theme {
 #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "step numbers are below 300")]
 fn draw(look: Look, lines: &Lines, from: Timestamp, zone: &TimeZone) -> Result<String, String> {
     let theme = if look.is_dark { DARK } else { LIGHT };
-    let (width, height, every_h) = if look.is_narrow { (400, 280, 6) } else { (800, 330, 3) };
+    let (width, height, every_h, letters) = if look.is_narrow { (400, 290, 6, 16) } else { (800, 400, 3, 17) };
     let hours = f64::from(look.hours);
     let (low, high) = range(lines);
     let mut svg = String::new();
@@ -205,24 +205,24 @@ fn draw(look: Look, lines: &Lines, from: Timestamp, zone: &TimeZone) -> Result<S
         let fault = |e: DrawingAreaErrorKind<std::io::Error>| format!("drawing the chart: {e}");
         let root = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
-            .margin_left(34)
+            .margin_left(36)
             .margin_right(10)
             .margin_top(10)
-            .margin_bottom(24)
+            .margin_bottom(28)
             .build_cartesian_2d(0.0..hours, low..high)
             .map_err(fault)?;
-        let label = |h, v| ("sans-serif", 12).into_font().color(&theme.text).pos(Pos::new(h, v));
+        let label = |h, v| ("sans-serif", letters).into_font().color(&theme.text).pos(Pos::new(h, v));
 
         for kw in ticks(low, high) {
             let colour = if kw.abs() < 1e-9 { theme.zero } else { theme.mesh };
             chart.draw_series(LineSeries::new([(0.0, kw), (hours, kw)], colour)).map_err(fault)?;
             let (x, y) = chart.backend_coord(&(0.0, kw));
             let text = format!("{kw}").replace('-', "\u{2212}");
-            root.draw(&Text::new(text, (x - 6, y), label(HPos::Right, VPos::Center))).map_err(fault)?;
+            root.draw(&Text::new(text, (x - 8, y), label(HPos::Right, VPos::Center))).map_err(fault)?;
         }
         for (at, text) in marks(from, look.hours, every_h, zone) {
             let (x, y) = chart.backend_coord(&(at, low));
-            root.draw(&Text::new(text, (x, y + 7), label(HPos::Center, VPos::Top))).map_err(fault)?;
+            root.draw(&Text::new(text, (x, y + 9), label(HPos::Center, VPos::Top))).map_err(fault)?;
             chart.draw_series(LineSeries::new([(at, low), (at, high)], theme.mesh)).map_err(fault)?;
         }
         let x_of = |index: usize| (index as f64 + 0.5) * hours / STEPS as f64;

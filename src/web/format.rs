@@ -29,7 +29,7 @@ pub(super) fn point(name: &str, value: &Value) -> String {
     let unit = name.rsplit('_').next().unwrap_or_default();
     match unit {
         "w" => power(Some(n)),
-        "wh" if n.abs() >= 999_950.0 => format!("{} kWh", number(n / 1000.0, 0)),
+        "wh" if n.abs() >= 999_950.0 => format!("{} kWh", grouped(&number(n / 1000.0, 0))),
         "wh" => format!("{} kWh", number(n / 1000.0, 1)),
         "pct" => format!("{} %", number(n, 0)),
         "v" => format!("{} V", number(n, 0)),
@@ -48,6 +48,18 @@ fn number(n: f64, digits: usize) -> String {
         Some(rest) => format!("\u{2212}{rest}"),
         None => text,
     }
+}
+
+/// `12654` as `12 654`, with a narrow blank that does not break.
+pub(super) fn grouped(digits: &str) -> String {
+    let mut text = String::with_capacity(digits.len() + 6);
+    for (i, c) in digits.char_indices() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) && text.ends_with(|c: char| c.is_ascii_digit()) {
+            text.push('\u{202f}');
+        }
+        text.push(c);
+    }
+    text
 }
 
 /// The age of a device's data.
@@ -92,7 +104,7 @@ mod tests {
             ("power_w", json!(-12345.0), "\u{2212}12.3 kW"),
             ("power_w", json!(-2.0), "0.00 kW"),
             ("power_w", json!(null), "\u{2013}"),
-            ("energy_import_wh", json!(1_234_567.0), "1235 kWh"),
+            ("energy_import_wh", json!(1_234_567.0), "1\u{202f}235 kWh"),
             ("energy_import_wh", json!(12_345.0), "12.3 kWh"),
             ("soc_pct", json!(55.4), "55 %"),
             ("voltage_l1_v", json!(230.4), "230 V"),

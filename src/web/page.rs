@@ -115,7 +115,7 @@ fn bottom(status: &StatusJson) -> Markup {
     html! {
         footer {
             span { "derd " (status.gateway.version) }
-            span { "store " span #store { (status.store.bytes / 1_048_576) " MB, " (status.store.rows) " samples" } }
+            span { "store " span #store { (status.store.bytes / 1_048_576) " MB, " (format::grouped(&status.store.rows.to_string())) " samples" } }
             nav { a href="/api/v1/status" { "Status" } a href="/metrics" { "Metrics" } a href="/api/v1/openapi.json" { "API" } }
         }
     }
@@ -146,7 +146,7 @@ fn day(app: &App) -> Markup {
             source media=(format!("(max-width: 640px) and {dark}")) srcset="/chart.svg?hours=24&size=narrow&theme=dark";
             source media="(max-width: 640px)" srcset="/chart.svg?hours=24&size=narrow&theme=light";
             source media=(dark) srcset="/chart.svg?hours=24&size=wide&theme=dark";
-            img src="/chart.svg?hours=24&size=wide&theme=light" width="800" height="330"
+            img src="/chart.svg?hours=24&size=wide&theme=light" width="800" height="400"
                 alt="Power of sun, home, grid, battery and car over the last 24 hours, in kW";
         }
         p.sub { "Grid + is import, battery + is discharging." }
@@ -172,10 +172,11 @@ fn uplinks(app: &App, uplinks: &[UplinkJson]) -> Markup {
 }
 
 fn backlog(app: &App, uplink: &UplinkJson) -> String {
+    let rows = format::grouped(&uplink.backlog_rows.to_string());
     match (uplink.backlog_rows, &uplink.last_ok_at) {
         (0, _) => "everything sent".to_owned(),
-        (rows, Some(at)) => format!("{rows} samples waiting, last sent {}", format::moment_of(at, &app.zone)),
-        (rows, None) => format!("{rows} samples waiting"),
+        (_, Some(at)) => format!("{rows} samples waiting, last sent {}", format::moment_of(at, &app.zone)),
+        (_, None) => format!("{rows} samples waiting"),
     }
 }
 

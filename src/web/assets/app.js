@@ -11,6 +11,7 @@ function number(value, digits) {
   const text = value.toFixed(digits);
   return /^-[0.]+$/.test(text) ? text.slice(1) : text.replace("-", "\u2212");
 }
+const grouped = (digits) => String(digits).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 function power(watts) {
   if (typeof watts !== "number") return NOTHING;
   return number(watts / 1000, Math.abs(watts) >= 9995 ? 1 : 2) + " kW";
@@ -21,7 +22,7 @@ function point(name, value) {
   if (typeof value !== "number") return NOTHING;
   switch (name.slice(name.lastIndexOf("_") + 1)) {
     case "w": return power(value);
-    case "wh": return number(value / 1000, Math.abs(value) >= 999950 ? 0 : 1) + " kWh";
+    case "wh": return (Math.abs(value) >= 999950 ? grouped(number(value / 1000, 0)) : number(value / 1000, 1)) + " kWh";
     case "pct": return number(value, 0) + " %";
     case "v": return number(value, 0) + " V";
     case "a": return number(value, 1) + " A";
@@ -109,7 +110,7 @@ function uplink(data) {
   const row = $(`[data-uplink="${CSS.escape(data.name)}"]`);
   if (!row) return;
   pill($("[data-f=mode]", row), data.mode);
-  const waiting = `${data.backlog_rows} samples waiting` + (data.last_ok_at ? `, last sent ${moment(data.last_ok_at)}` : "");
+  const waiting = `${grouped(data.backlog_rows)} samples waiting` + (data.last_ok_at ? `, last sent ${moment(data.last_ok_at)}` : "");
   put($("[data-f=backlog]", row), data.backlog_rows ? waiting : "everything sent");
 }
 
@@ -128,7 +129,7 @@ function show(status) {
   if ($("#flow")) picture(status);
   status.devices.forEach(device);
   status.uplinks.forEach(uplink);
-  put($("#store"), `${Math.floor(status.store.bytes / 1048576)} MB, ${status.store.rows} samples`);
+  put($("#store"), `${Math.floor(status.store.bytes / 1048576)} MB, ${grouped(status.store.rows)} samples`);
 }
 
 // The live stream: the browser reconnects by itself while the gateway answers; we do when it refused.
