@@ -82,7 +82,11 @@ impl Board {
                 grid_w: control.grid_w,
             },
             clock: ClockJson { state: p.clock.state().as_str().to_owned() },
-            devices: p.devices.iter().map(|(spec, status)| device_json(spec, &status.borrow(), &control, now)).collect(),
+            devices: p
+                .devices
+                .iter()
+                .map(|(spec, status)| device_json(spec, &status.borrow(), &control, now))
+                .collect(),
             uplinks: p.uplinks.iter().map(|u| uplink_json(&u.borrow())).collect(),
             store: StoreJson {
                 bytes: store.bytes,
@@ -135,9 +139,7 @@ impl Board {
             problems.extend(uplink_problem(&uplink.borrow()));
         }
 
-        let nobody = !p.devices.is_empty()
-            && reachable == 0
-            && now.since(self.0.started_mono) >= FIRST_CONTACT;
+        let nobody = !p.devices.is_empty() && reachable == 0 && now.since(self.0.started_mono) >= FIRST_CONTACT;
         let health = if is_stuck || nobody {
             Health::Failed
         } else if problems.is_empty() {

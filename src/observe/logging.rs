@@ -40,12 +40,11 @@ pub enum LogError {
 pub fn init_logging(filter: Option<&str>) -> Result<(), LogError> {
     let wanted =
         filter.map(str::to_owned).or_else(|| std::env::var("DERD_LOG").ok()).unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::try_new(&wanted)
-        .map_err(|e| LogError::Filter { filter: wanted.clone(), reason: e.to_string() })?;
+    let filter =
+        EnvFilter::try_new(&wanted).map_err(|e| LogError::Filter { filter: wanted.clone(), reason: e.to_string() })?;
     let registry = tracing_subscriber::registry().with(filter);
     let started = if connected_to_journal() {
-        let journal =
-            JournalLog::new().map_err(LogError::Journal)?.with_syslog_identifier("derd".to_owned());
+        let journal = JournalLog::new().map_err(LogError::Journal)?.with_syslog_identifier("derd".to_owned());
         registry.with(ToJournal(journal)).try_init()
     } else {
         let terminal = tracing_subscriber::fmt::layer()

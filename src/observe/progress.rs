@@ -68,8 +68,7 @@ impl Progress {
                 }
             }
         }
-        let (control_quiet, store_quiet) =
-            (self.control.look(control.cycles, now), self.store.look(store.turns, now));
+        let (control_quiet, store_quiet) = (self.control.look(control.cycles, now), self.store.look(store.turns, now));
         if control_quiet > WINDOW {
             return Some(format!("control has made no cycle for {} s", control_quiet.as_secs()));
         }

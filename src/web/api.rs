@@ -6,8 +6,8 @@ use super::routes::App;
 use super::{auth, history as rows};
 use crate::command::{RawCommand, RawPlan, Target};
 use crate::model::{
-    Capabilities, CommandResult, CommandState, ControlSettings, DeviceLimits, DeviceSpec, FailSafe, Origin,
-    Rank, ReplyTo, UplinkName,
+    Capabilities, CommandResult, CommandState, ControlSettings, DeviceLimits, DeviceSpec, FailSafe, Origin, Rank,
+    ReplyTo, UplinkName,
 };
 use crate::wire::{event_json, result_json};
 use axum::Json;
@@ -125,7 +125,9 @@ pub(super) async fn put_schedule(State(app): State<App>, Path(id): Path<String>,
 pub(super) async fn delete_schedule(State(app): State<App>, Path(id): Path<String>) -> Answer {
     let known: Vec<String> = app.commands.plans().borrow().iter().map(|p| p.id.to_string()).collect();
     if !known.contains(&id) {
-        return Err(Fault::new(StatusCode::NOT_FOUND, format!("there is no schedule `{id}`")).with("known", json!(known)));
+        return Err(
+            Fault::new(StatusCode::NOT_FOUND, format!("there is no schedule `{id}`")).with("known", json!(known))
+        );
     }
     send_plan(&app, id, None).await
 }
@@ -253,4 +255,3 @@ fn control_json(control: &ControlSettings) -> Value {
         "fallback_current_a": control.fallback_current_a,
     })
 }
-

@@ -118,7 +118,8 @@ fn random_password() -> Result<String, PasswordError> {
     while password.len() < PASSWORD_LENGTH {
         getrandom::fill(&mut bytes).map_err(|e| PasswordError::Random(e.to_string()))?;
         // Only bytes below the largest multiple of 54 are used: no letter is more likely than another.
-        let letters = bytes.iter().filter(|b| **b < 216).map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]));
+        let letters =
+            bytes.iter().filter(|b| **b < 216).map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]));
         password.extend(letters.take(PASSWORD_LENGTH - password.len()));
     }
     Ok(password)

@@ -1,7 +1,7 @@
 //! One card for each device: its values, who holds it, and the owner's buttons.
 
-use super::format;
 use super::routes::App;
+use super::{flow, format};
 use crate::model::{DeviceKind, DeviceSpec};
 use crate::wire::{ControlledByJson, DeviceJson};
 use maud::{Markup, html};
@@ -68,7 +68,10 @@ pub(super) fn card(app: &App, spec: &DeviceSpec, device: &DeviceJson) -> Markup 
                 }
                 span.pill data-f="state" data-state=(device.state) { (device.state) }
             }
-            p.big data-point="power_w" { (format::point("power_w", value("power_w"))) }
+            p.big {
+                span data-point="power_w" { (format::point("power_w", value("power_w"))) }
+                " " span.dir data-f="dir" { (direction(spec.kind, value("power_w").as_f64())) }
+            }
             @if has("soc_pct") {
                 div.charge {
                     progress data-f="soc" max="100" value=(value("soc_pct").as_f64().unwrap_or(0.0)) aria-label="State of charge" {}
@@ -85,6 +88,20 @@ pub(super) fn card(app: &App, spec: &DeviceSpec, device: &DeviceJson) -> Markup 
             p.fault data-f="error" hidden[device.error.is_none()] { (device.error.as_deref().unwrap_or_default()) }
             @if spec.control.enabled { (controls(spec)) }
         }
+    }
+}
+
+/// What the sign of a power means, in a word.
+fn direction(kind: DeviceKind, watts: Option<f64>) -> &'static str {
+    let (plus, minus) = match kind {
+        DeviceKind::Battery => ("discharging", "charging"),
+        DeviceKind::Meter => ("import", "export"),
+        _ => ("", ""),
+    };
+    match watts {
+        Some(w) if w >= flow::STILL_W => plus,
+        Some(w) if w <= -flow::STILL_W => minus,
+        _ => "",
     }
 }
 

@@ -125,8 +125,7 @@ async fn lines(app: &App, from: Timestamp, to: Timestamp, step: Duration) -> Res
             _ => continue,
         };
         let points = vec![Point::PowerW];
-        let query =
-            HistoryQuery { device: spec.id.clone(), points, from, to, step: Some(step), limit: STEPS + 2 };
+        let query = HistoryQuery { device: spec.id.clone(), points, from, to, step: Some(step), limit: STEPS + 2 };
         let mut line: Line = vec![None; STEPS];
         for row in app.store.history(query).await? {
             let index = usize::try_from(row.ts.since(from).as_millis() / step.as_millis().max(1)).unwrap_or(STEPS);
@@ -236,9 +235,7 @@ fn draw(look: Look, lines: &Lines, from: Timestamp, zone: &TimeZone) -> Result<S
             for piece in line.iter().flat_map(|l| pieces(l)) {
                 let points: Vec<(f64, f64)> = piece.into_iter().map(|(i, kw)| (x_of(i), kw)).collect();
                 if is_area {
-                    chart
-                        .draw_series(AreaSeries::new(points.iter().copied(), 0.0, colour.mix(0.22)))
-                        .map_err(fault)?;
+                    chart.draw_series(AreaSeries::new(points.iter().copied(), 0.0, colour.mix(0.22))).map_err(fault)?;
                 }
                 chart.draw_series(LineSeries::new(points, colour.stroke_width(2))).map_err(fault)?;
             }
@@ -276,7 +273,8 @@ fn range(lines: &Lines) -> (f64, f64) {
 
 /// Four to seven round numbers.
 fn ticks(low: f64, high: f64) -> Vec<f64> {
-    let step = [0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0].into_iter().find(|s| (high - low) / s <= 7.0).unwrap_or(100.0);
+    let step =
+        [0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0].into_iter().find(|s| (high - low) / s <= 7.0).unwrap_or(100.0);
     let mut ticks = Vec::new();
     let mut kw = (low / step).ceil() * step;
     while kw <= high {
@@ -289,7 +287,13 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
 
 /// Round hours of the site's own clock: where they are, in hours from the left, and what they are called.
 fn marks(from: Timestamp, hours: u32, every: i8, zone: &TimeZone) -> Vec<(f64, String)> {
-    let every = if hours > 72 { 24 } else if hours > 30 { every * 2 } else { every };
+    let every = if hours > 72 {
+        24
+    } else if hours > 30 {
+        every * 2
+    } else {
+        every
+    };
     let mut marks = Vec::new();
     // Zones are whole quarters of an hour off UTC.
     const QUARTER_MS: i64 = 900_000;

@@ -33,7 +33,10 @@ pub enum WebError {
 
 /// Why one request is not answered with what it asked for: `{"error": sentence, ..}`.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct Fault(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     status: StatusCode,
     body: Value,
     headers: HeaderMap,
@@ -41,7 +44,7 @@ pub(super) struct Fault {
 
 impl Fault {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, body: json!({ "error": error.into() }), headers: HeaderMap::new() }
+        Self(Box::new(Parts { status, body: json!({ "error": error.into() }), headers: HeaderMap::new() }))
     }
 
     pub(super) fn bad(error: impl Into<String>) -> Self {
@@ -53,21 +56,21 @@ impl Fault {
     }
 
     pub(super) fn with(mut self, key: &str, value: Value) -> Self {
-        if let Value::Object(map) = &mut self.body {
+        if let Value::Object(map) = &mut self.0.body {
             map.insert(key.to_owned(), value);
         }
         self
     }
 
     pub(super) fn header(mut self, name: header::HeaderName, value: &'static str) -> Self {
-        self.headers.insert(name, HeaderValue::from_static(value));
+        self.0.headers.insert(name, HeaderValue::from_static(value));
         self
     }
 }
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        (self.status, self.headers, axum::Json(self.body)).into_response()
+        (self.0.status, self.0.headers, axum::Json(self.0.body)).into_response()
     }
 }
 

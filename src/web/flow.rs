@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 use serde_json::Value;
 
 /// Below this, W, a line stands still: meters and inverters are never quite at zero.
-const STILL_W: f64 = 20.0;
+pub(super) const STILL_W: f64 = 20.0;
 
 /// One corner of the picture.
 struct Node {

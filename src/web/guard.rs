@@ -254,10 +254,14 @@ mod tests {
             headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
             is_ours(&Uri::from_static("/"), &headers, local, &names)
         };
-        for good in ["192.168.1.5", "192.168.1.5:8080", "localhost:1", "127.0.0.1", "[::1]:8080", "PI.local", "pi:80", "pi."] {
+        for good in
+            ["192.168.1.5", "192.168.1.5:8080", "localhost:1", "127.0.0.1", "[::1]:8080", "PI.local", "pi:80", "pi."]
+        {
             assert!(ask(good), "{good}");
         }
-        for bad in ["192.168.1.6", "evil.example", "pi.evil.example", "", "[::1", "localhost.evil.example", "192.168.1.5.evil"] {
+        for bad in
+            ["192.168.1.6", "evil.example", "pi.evil.example", "", "[::1", "localhost.evil.example", "192.168.1.5.evil"]
+        {
             assert!(!ask(bad), "{bad}");
         }
         assert!(!is_ours(&Uri::from_static("/"), &HeaderMap::new(), local, &names), "no Host at all");

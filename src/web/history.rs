@@ -22,6 +22,17 @@ enum Format {
     Jsonl,
 }
 
+impl Format {
+    fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "json" => Some(Self::Json),
+            "csv" => Some(Self::Csv),
+            "jsonl" => Some(Self::Jsonl),
+            _ => None,
+        }
+    }
+}
+
 /// A checked question.
 #[derive(Debug, PartialEq)]
 pub(super) struct Asked {
@@ -53,11 +64,12 @@ pub(super) fn parse(device: DeviceId, query: &str, now: Timestamp) -> Result<Ask
                 }
                 _ => Err(format!("`{value}` is not a number from 1 to {MAX_LIMIT}")),
             },
-            "format" => match value.as_ref() {
-                "json" => Ok(format = Format::Json),
-                "csv" => Ok(format = Format::Csv),
-                "jsonl" => Ok(format = Format::Jsonl),
-                _ => Err(format!("`{value}` is not json, csv or jsonl")),
+            "format" => match Format::from_word(&value) {
+                Some(known) => {
+                    format = known;
+                    Ok(())
+                }
+                None => Err(format!("`{value}` is not json, csv or jsonl")),
             },
             _ => Err("is unknown; there are: point, from, to, step, limit, format".to_owned()),
         };
@@ -189,8 +201,17 @@ mod tests {
     #[test]
     fn bad_ones() {
         for bad in [
-            "point=watts", "from=yesterday", "from=-1y", "step=0s", "step=5", "format=xml", "limit=0", "limit=100001",
-            "form=-1h", "from=-1h&to=-2h", "from=now",
+            "point=watts",
+            "from=yesterday",
+            "from=-1y",
+            "step=0s",
+            "step=5",
+            "format=xml",
+            "limit=0",
+            "limit=100001",
+            "form=-1h",
+            "from=-1h&to=-2h",
+            "from=now",
         ] {
             assert!(ask(bad).is_err(), "{bad}");
         }

@@ -265,8 +265,8 @@ pub(super) async fn log_in(
     ConnectInfo(peer): ConnectInfo<Peer>,
     body: Body,
 ) -> Result<Response, Fault> {
-    let body: Value =
-        serde_json::from_slice(&api::read(body).await?).map_err(|e| Fault::bad(format!("the body is not JSON: {e}")))?;
+    let body: Value = serde_json::from_slice(&api::read(body).await?)
+        .map_err(|e| Fault::bad(format!("the body is not JSON: {e}")))?;
     let (Some(login), Peer::Tcp { remote, .. }) = (&app.login, peer) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
@@ -288,11 +288,13 @@ pub(super) fn log_in_basic(
         return ready(Ok(Redirect::to("/").into_response()));
     };
     let Some(password) = guard::basic_password(&headers) else {
-        let fault = Fault::new(StatusCode::UNAUTHORIZED, "log in: any user name, and the password of `sudo derd password`");
+        let fault =
+            Fault::new(StatusCode::UNAUTHORIZED, "log in: any user name, and the password of `sudo derd password`");
         return ready(Err(fault.header(header::WWW_AUTHENTICATE, "Basic realm=\"derd\", charset=\"UTF-8\"")));
     };
     ready(guard::check(login, &password, remote.ip(), &app).map(|()| {
-        let session = login.open_session(app.clock.mono()).map(|t| [(header::SET_COOKIE, cookie(&t, auth::SESSION_LIFE))]);
+        let session =
+            login.open_session(app.clock.mono()).map(|t| [(header::SET_COOKIE, cookie(&t, auth::SESSION_LIFE))]);
         (session, Redirect::to("/")).into_response()
     }))
 }

@@ -97,7 +97,8 @@ impl App {
     }
 }
 
-/// One path.
+/// One path. What it says of itself is compared with the OpenAPI document and with what the router does.
+#[cfg_attr(not(test), expect(dead_code, reason = "methods and is_api are there for the comparison"))]
 pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) methods: &'static [&'static str],

@@ -75,7 +75,10 @@ fn curve(query: &crate::store::HistoryQuery) -> Vec<HistoryRow> {
         let hour = (ts.ms() % 86_400_000) as f64 / 3_600_000.0 + 1.0;
         let wobble = (hour * 7.0).sin() * 0.12 + (hour * 23.0).sin() * 0.08;
         let pv = (5200.0 * (1.0 - ((hour - 13.0) / 5.2).powi(2))).max(0.0) * (0.92 + wobble);
-        let load = 420.0 + 700.0 * (-(hour - 7.5).powi(2)).exp() + 1300.0 * (-(hour - 19.0).powi(2) / 3.0).exp() + 220.0 * wobble.abs();
+        let load = 420.0
+            + 700.0 * (-(hour - 7.5).powi(2)).exp()
+            + 1300.0 * (-(hour - 19.0).powi(2) / 3.0).exp()
+            + 220.0 * wobble.abs();
         let car = if (17.5..21.0).contains(&hour) { 3600.0 } else { 0.0 };
         let battery = (load + car - pv).clamp(-2400.0, 2000.0) * 0.8;
         let watts = match query.device.as_str() {
@@ -134,7 +137,10 @@ async fn show() {
         .into();
     }
     let is_empty = std::env::var_os("DERD_SHOW_EMPTY").is_some();
-    let rig = start(if is_empty { vec![] } else { specs }, &std::env::var("DERD_SHOW_LISTEN").unwrap_or("127.0.0.1:0".into()));
+    let rig = start(
+        if is_empty { vec![] } else { specs },
+        &std::env::var("DERD_SHOW_LISTEN").unwrap_or("127.0.0.1:0".into()),
+    );
     std::fs::write(std::env::var("DERD_SHOW").unwrap(), &rig.base).unwrap();
     if !is_empty {
         rig.fill();
@@ -145,32 +151,74 @@ async fn show() {
 impl Rig {
     /// Values of a sunny noon.
     fn fill(&self) {
-        self.hands.answer(0, "pv", 0, &[
-            (Point::PowerW, 4820.0), (Point::EnergyProducedWh, 12_654_300.0), (Point::DcPowerW, 4975.0),
-            (Point::VoltageL1V, 233.2), (Point::TemperatureC, 41.3),
-        ]);
-        self.hands.answer(1, "battery", 0, &[
-            (Point::PowerW, -2150.0), (Point::SocPct, 68.4), (Point::EnergyChargedWh, 3_204_500.0),
-            (Point::EnergyDischargedWh, 2_987_100.0), (Point::ReserveSocPct, 10.0), (Point::CapacityWh, 10_200.0),
-        ]);
-        self.hands.answer(2, "car", 0, &[
-            (Point::PowerW, 1410.0), (Point::SessionEnergyWh, 6_320.0), (Point::EnergyDeliveredWh, 2_310_400.0),
-            (Point::MaxCurrentA, 16.0),
-        ]);
-        self.hands.answer(3, "grid", 0, &[
-            (Point::PowerW, -640.0), (Point::EnergyImportWh, 4_120_300.0), (Point::EnergyExportWh, 7_905_800.0),
-            (Point::CurrentL1A, -1.2), (Point::CurrentL2A, -0.9), (Point::CurrentL3A, -0.7),
-        ]);
+        self.hands.answer(
+            0,
+            "pv",
+            0,
+            &[
+                (Point::PowerW, 4820.0),
+                (Point::EnergyProducedWh, 12_654_300.0),
+                (Point::DcPowerW, 4975.0),
+                (Point::VoltageL1V, 233.2),
+                (Point::TemperatureC, 41.3),
+            ],
+        );
+        self.hands.answer(
+            1,
+            "battery",
+            0,
+            &[
+                (Point::PowerW, -2150.0),
+                (Point::SocPct, 68.4),
+                (Point::EnergyChargedWh, 3_204_500.0),
+                (Point::EnergyDischargedWh, 2_987_100.0),
+                (Point::ReserveSocPct, 10.0),
+                (Point::CapacityWh, 10_200.0),
+            ],
+        );
+        self.hands.answer(
+            2,
+            "car",
+            0,
+            &[
+                (Point::PowerW, 1410.0),
+                (Point::SessionEnergyWh, 6_320.0),
+                (Point::EnergyDeliveredWh, 2_310_400.0),
+                (Point::MaxCurrentA, 16.0),
+            ],
+        );
+        self.hands.answer(
+            3,
+            "grid",
+            0,
+            &[
+                (Point::PowerW, -640.0),
+                (Point::EnergyImportWh, 4_120_300.0),
+                (Point::EnergyExportWh, 7_905_800.0),
+                (Point::CurrentL1A, -1.2),
+                (Point::CurrentL2A, -0.9),
+                (Point::CurrentL3A, -0.7),
+            ],
+        );
         self.hands.control.send_modify(|c| {
             (c.load_w, c.grid_w) = (Some(620.0), Some(-640.0));
-            c.holders.insert("battery".parse().unwrap(), ControlledBy {
-                source: "acme".into(), rank: Rank::Command, action: "charge",
-                ends_at: Timestamp::from_ms(1_800_003_600_000),
-            });
+            c.holders.insert(
+                "battery".parse().unwrap(),
+                ControlledBy {
+                    source: "acme".into(),
+                    rank: Rank::Command,
+                    action: "charge",
+                    ends_at: Timestamp::from_ms(1_800_003_600_000),
+                },
+            );
         });
         self.summaries.send_replace(Arc::new(vec![crate::command::PlanSummary {
-            id: "night-charge".parse().unwrap(), device: "battery".parse().unwrap(), kind: "weekly", source: "local".into(),
-            json: serde_json::json!({"id": "night-charge"}), next_change: Some(Timestamp::from_ms(1_800_000_000_000 + 46_800_000)),
+            id: "night-charge".parse().unwrap(),
+            device: "battery".parse().unwrap(),
+            kind: "weekly",
+            source: "local".into(),
+            json: serde_json::json!({"id": "night-charge"}),
+            next_change: Some(Timestamp::from_ms(1_800_000_000_000 + 46_800_000)),
             active: Some("auto".into()),
         }]));
         self.hands.uplink.send_modify(|u| (u.mode, u.backlog_rows) = (UplinkMode::CatchUp, 1312));
@@ -239,7 +287,9 @@ async fn the_page_has_each_device_escapes_names_and_is_safe() {
     for id in ["pv", "battery", "car", "grid"] {
         assert!(page.contains(&format!("data-device=\"{id}\"")), "{id}");
     }
-    for says in ["Smith &lt;home&gt;", "4.82 kW", "68 %", "charge by acme (command)", "&lt;timed out&gt;", "night-charge"] {
+    for says in
+        ["Smith &lt;home&gt;", "4.82 kW", "68 %", "charge by acme (command)", "&lt;timed out&gt;", "night-charge"]
+    {
         assert!(page.contains(says), "{says}");
     }
     assert!(!page.contains("<home>") && !page.contains("<script>") && !page.contains(" style="));
@@ -268,7 +318,9 @@ async fn on_loopback_no_login_but_only_our_own_host() {
     assert!(!rig.password.exists());
     let status = format!("{}/api/v1/status", rig.base);
     assert_eq!(ask(rig.client.get(&status)).await.0, 200);
-    for (host, code) in [("localhost", 200), ("localhost:1", 200), ("[::1]:80", 200), ("evil.example", 421), ("10.9.8.7", 421)] {
+    for (host, code) in
+        [("localhost", 200), ("localhost:1", 200), ("[::1]:80", 200), ("evil.example", 421), ("10.9.8.7", 421)]
+    {
         for path in ["/api/v1/status", "/", "/healthz", "/nothing"] {
             let got = ask(rig.client.get(format!("{}{path}", rig.base)).header("host", host)).await.0;
             assert_eq!(got, if path == "/nothing" && code == 200 { 404 } else { code }, "{host} {path}");
@@ -324,7 +376,8 @@ async fn off_loopback_everything_but_healthz_needs_the_login() {
     assert_eq!(ask(rig.client.get(format!("{base}/healthz"))).await.0, 200);
     let (code, headers, _) = ask(rig.client.get(&base)).await;
     assert_eq!((code, headers["location"].to_str().unwrap()), (303, "/login"));
-    for path in ["/api/v1/status", "/api/v1/stream", "/metrics", "/chart.svg", "/nothing", "/api/v1/devices/pv/history"] {
+    for path in ["/api/v1/status", "/api/v1/stream", "/metrics", "/chart.svg", "/nothing", "/api/v1/devices/pv/history"]
+    {
         let (code, headers, body) = ask(rig.client.get(format!("{base}{path}"))).await;
         assert_eq!((code, body.starts_with('{')), (401, true), "{path}");
         assert!(headers.contains_key("www-authenticate"));
@@ -393,7 +446,12 @@ async fn commands_and_schedules_reach_their_room() {
     for (body, state, reason, code) in [
         (r#"{"id":"c-1","action":"idle"}"#, CommandState::Accepted, None, 200),
         (r#"{"action":"idle"}"#, CommandState::Accepted, None, 200),
-        (r#"{"id":"c-1","action":"auto"}"#, CommandState::Rejected, Some("same id with another body: nothing was done"), 409),
+        (
+            r#"{"id":"c-1","action":"auto"}"#,
+            CommandState::Rejected,
+            Some("same id with another body: nothing was done"),
+            409,
+        ),
         (r#"{"id":"c-2","action":"fly"}"#, CommandState::Rejected, Some("unknown action"), 400),
         (r#"{"id":"c-3","action":"idle"}"#, CommandState::Rejected, Some("busy"), 503),
         (r#"{"id":"c-4","action":"idle"}"#, CommandState::Expired, Some("too late"), 400),

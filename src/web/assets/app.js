@@ -93,6 +93,9 @@ function device(data) {
   for (const cell of card.querySelectorAll("[data-point]")) {
     put(cell, point(cell.dataset.point, data.points[cell.dataset.point] ?? null));
   }
+  const [plus, minus] = { battery: ["discharging", "charging"], meter: ["import", "export"] }[data.kind] ?? ["", ""];
+  const watts = data.points.power_w ?? 0;
+  put($("[data-f=dir]", card), watts >= STILL_W ? plus : watts <= -STILL_W ? minus : "");
   const soc = $("[data-f=soc]", card);
   if (soc) soc.value = data.points.soc_pct ?? 0;
   const held = $("[data-f=held]", card), by = data.controlled_by;
