@@ -108,9 +108,9 @@ pub struct RawPlan {
 /// The command task, as seen by the channels. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CommandHandle {
-    commands: mpsc::Sender<RawCommand>,
-    plans: mpsc::Sender<RawPlan>,
-    summaries: watch::Receiver<Arc<Vec<PlanSummary>>>,
+    pub(crate) commands: mpsc::Sender<RawCommand>,
+    pub(crate) plans: mpsc::Sender<RawPlan>,
+    pub(crate) summaries: watch::Receiver<Arc<Vec<PlanSummary>>>,
 }
 
 impl CommandHandle {

@@ -1,0 +1,549 @@
+//! The real server on loopback, over a board, a store and a command room that the test plays.
+
+use super::*;
+use crate::command::{CommandHandle, RawCommand, RawPlan};
+use crate::model::*;
+use crate::observe::tests::{Hands, board, home, site};
+use crate::runtime::{Exit, ShutdownSwitch, Supervisor};
+use crate::store::{HistoryRow, StoreHandle};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, watch};
+
+/// A running server and all its other ends.
+pub(super) struct Rig {
+    pub(super) hands: Hands,
+    pub(super) base: String,
+    pub(super) password: PathBuf,
+    pub(super) socket: PathBuf,
+    pub(super) switch: ShutdownSwitch,
+    pub(super) tasks: Supervisor,
+    pub(super) commands: mpsc::Receiver<RawCommand>,
+    pub(super) plans: mpsc::Receiver<RawPlan>,
+    pub(super) client: reqwest::Client,
+    summaries: watch::Sender<Arc<Vec<crate::command::PlanSummary>>>,
+    _dir: tempfile::TempDir,
+}
+
+/// A store with a curve for each device and one event.
+pub(super) fn store() -> (StoreHandle, impl Future<Output = Exit>) {
+    let (asks, mut inbox) = mpsc::channel(16);
+    let handle = StoreHandle {
+        asks,
+        live: broadcast::channel(4).0,
+        next_row: Arc::new(AtomicU64::new(0)),
+        dropped: Arc::new(AtomicU64::new(0)),
+        outbox: watch::channel(0).1,
+        status: watch::channel(StoreStatus::default()).1,
+    };
+    let thread = async move {
+        while let Some(ask) = inbox.recv().await {
+            match ask {
+                crate::store::Ask::History(query, answer) => drop(answer.send(Ok(curve(&query)))),
+                crate::store::Ask::Events(_, answer) => drop(answer.send(Ok(events()))),
+                _ => {}
+            }
+        }
+        Exit::Orphaned
+    };
+    (handle, thread)
+}
+
+fn events() -> Vec<(u64, Event)> {
+    let event = |minutes: u64, severity, device: &str, text: &str, state| Event {
+        ts: Timestamp::from_ms(1_800_000_000_000).minus(Duration::from_secs(60 * minutes)),
+        severity,
+        device: Some(device.parse().unwrap()),
+        code: "test".into(),
+        text: text.into(),
+        state,
+    };
+    vec![
+        (3, event(12, Severity::Info, "battery", "charge by acme: verified", EventState::Raised)),
+        (2, event(95, Severity::Info, "pv", "pv answers again", EventState::Cleared)),
+        (1, event(98, Severity::Warning, "pv", "pv stopped answering: <timed out>", EventState::Raised)),
+    ]
+}
+
+/// A sunny day, a battery that follows, a car in the evening.
+fn curve(query: &crate::store::HistoryQuery) -> Vec<HistoryRow> {
+    let step = query.step.unwrap_or(Duration::from_secs(60));
+    let mut rows = Vec::new();
+    let mut ts = query.from;
+    while ts < query.to && rows.len() < query.limit {
+        let hour = (ts.ms() % 86_400_000) as f64 / 3_600_000.0 + 1.0;
+        let wobble = (hour * 7.0).sin() * 0.12 + (hour * 23.0).sin() * 0.08;
+        let pv = (5200.0 * (1.0 - ((hour - 13.0) / 5.2).powi(2))).max(0.0) * (0.92 + wobble);
+        let load = 420.0
+            + 700.0 * (-(hour - 7.5).powi(2)).exp()
+            + 1300.0 * (-(hour - 19.0).powi(2) / 3.0).exp()
+            + 220.0 * wobble.abs();
+        let car = if (17.5..21.0).contains(&hour) { 3600.0 } else { 0.0 };
+        let battery = (load + car - pv).clamp(-2400.0, 2000.0) * 0.8;
+        let watts = match query.device.as_str() {
+            "pv" => pv,
+            "car" => car,
+            "battery" => battery,
+            _ => load + car - pv - battery,
+        };
+        rows.push(HistoryRow { ts, point: Point::PowerW, value: Some(Value::Num(watts)) });
+        ts = ts.plus(step);
+    }
+    rows
+}
+
+pub(super) fn start(devices: Vec<DeviceSpec>, listen: &str) -> Rig {
+    // A second test of this process finds it installed.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let clock = Clock::manual(Timestamp::from_ms(1_800_000_000_000));
+    let (board, hands) = board(devices.clone(), clock.clone());
+    hands.turn();
+    let (store, thread) = store();
+    let (commands_tx, commands) = mpsc::channel(1);
+    let (plans_tx, plans) = mpsc::channel(1);
+    let (summary_tx, summaries) = watch::channel(Arc::new(Vec::new()));
+    let dir = tempfile::tempdir().unwrap();
+    let settings = WebSettings {
+        listen: listen.parse().unwrap(),
+        password_file: dir.path().join("web.password"),
+        socket: dir.path().join("derd.sock"),
+    };
+    let (password, socket) = (settings.password_file.clone(), settings.socket.clone());
+    let commands_handle = CommandHandle { commands: commands_tx, plans: plans_tx, summaries };
+    let parts =
+        WebParts { settings, board, store, commands: commands_handle, clock: clock.clone(), devices, site: site() };
+    let (handle, task) = create(parts).unwrap();
+    let (switch, shutdown) = ShutdownSwitch::new();
+    let mut tasks = Supervisor::new();
+    tasks.spawn("store", thread);
+    tasks.spawn("web", task.run(shutdown));
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let base = format!("http://127.0.0.1:{}", handle.address().port());
+    Rig { hands, base, password, socket, switch, tasks, commands, plans, client, summaries: summary_tx, _dir: dir }
+}
+
+/// For screenshots: `cargo test --lib web::tests::show -- --ignored`, then open the address it writes to `DERD_SHOW`.
+#[tokio::test]
+#[ignore = "serves a page of made-up values until it is stopped"]
+async fn show() {
+    let mut specs = home();
+    for spec in &mut specs {
+        spec.profile = match spec.kind {
+            DeviceKind::Charger => "go-e/charger",
+            DeviceKind::Meter => "eastron/sdm630",
+            _ => "sunspec",
+        }
+        .into();
+    }
+    let is_empty = std::env::var_os("DERD_SHOW_EMPTY").is_some();
+    let rig = start(
+        if is_empty { vec![] } else { specs },
+        &std::env::var("DERD_SHOW_LISTEN").unwrap_or("127.0.0.1:0".into()),
+    );
+    std::fs::write(std::env::var("DERD_SHOW").unwrap(), &rig.base).unwrap();
+    if !is_empty {
+        rig.fill();
+    }
+    std::future::pending::<()>().await;
+}
+
+impl Rig {
+    /// Values of a sunny noon.
+    fn fill(&self) {
+        self.hands.answer(
+            0,
+            "pv",
+            0,
+            &[
+                (Point::PowerW, 4820.0),
+                (Point::EnergyProducedWh, 12_654_300.0),
+                (Point::DcPowerW, 4975.0),
+                (Point::VoltageL1V, 233.2),
+                (Point::TemperatureC, 41.3),
+            ],
+        );
+        self.hands.answer(
+            1,
+            "battery",
+            0,
+            &[
+                (Point::PowerW, -2150.0),
+                (Point::SocPct, 68.4),
+                (Point::EnergyChargedWh, 3_204_500.0),
+                (Point::EnergyDischargedWh, 2_987_100.0),
+                (Point::ReserveSocPct, 10.0),
+                (Point::CapacityWh, 10_200.0),
+            ],
+        );
+        self.hands.answer(
+            2,
+            "car",
+            0,
+            &[
+                (Point::PowerW, 1410.0),
+                (Point::SessionEnergyWh, 6_320.0),
+                (Point::EnergyDeliveredWh, 2_310_400.0),
+                (Point::MaxCurrentA, 16.0),
+            ],
+        );
+        self.hands.answer(
+            3,
+            "grid",
+            0,
+            &[
+                (Point::PowerW, -640.0),
+                (Point::EnergyImportWh, 4_120_300.0),
+                (Point::EnergyExportWh, 7_905_800.0),
+                (Point::CurrentL1A, -1.2),
+                (Point::CurrentL2A, -0.9),
+                (Point::CurrentL3A, -0.7),
+            ],
+        );
+        self.hands.control.send_modify(|c| {
+            (c.load_w, c.grid_w) = (Some(620.0), Some(-640.0));
+            c.holders.insert(
+                "battery".parse().unwrap(),
+                ControlledBy {
+                    source: "acme".into(),
+                    rank: Rank::Command,
+                    action: "charge",
+                    ends_at: Timestamp::from_ms(1_800_003_600_000),
+                },
+            );
+        });
+        self.summaries.send_replace(Arc::new(vec![crate::command::PlanSummary {
+            id: "night-charge".parse().unwrap(),
+            device: "battery".parse().unwrap(),
+            kind: "weekly",
+            source: "local".into(),
+            json: serde_json::json!({"id": "night-charge"}),
+            next_change: Some(Timestamp::from_ms(1_800_000_000_000 + 46_800_000)),
+            active: Some("auto".into()),
+        }]));
+        self.hands.uplink.send_modify(|u| (u.mode, u.backlog_rows) = (UplinkMode::CatchUp, 1312));
+        self.hands.store.send_modify(|s| (s.bytes, s.rows) = (48 << 20, 1_204_331));
+    }
+}
+
+/// Sends one request and gives code, headers and body.
+async fn ask(request: reqwest::RequestBuilder) -> (u16, reqwest::header::HeaderMap, String) {
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.headers().clone(), response.text().await.unwrap())
+}
+
+/// The address by which another machine would come, of this machine; `None` where there is only loopback.
+fn lan_address() -> Option<std::net::IpAddr> {
+    // Choosing a route sends nothing.
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    probe.connect("192.0.2.1:9").ok()?;
+    Some(probe.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+}
+
+#[tokio::test]
+async fn every_route_is_described_and_nothing_else_is() {
+    let described: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+    let mut described: Vec<(String, String)> = described["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().keys().filter(|k| *k != "parameters");
+            methods.map(|m| (path.clone(), m.clone())).collect::<Vec<_>>()
+        })
+        .collect();
+    let mut real: Vec<(String, String)> = routes::routes()
+        .iter()
+        .filter(|r| r.is_api)
+        .flat_map(|r| r.methods.iter().map(|m| (r.path.to_owned(), (*m).to_owned())))
+        .collect();
+    described.sort();
+    real.sort();
+    assert_eq!(described, real);
+
+    // What the list says of its methods is what the router does.
+    let rig = start(home(), "127.0.0.1:0");
+    for route in routes::routes() {
+        let path = format!("{}{}", rig.base, route.path.replace("{id}", "pv"));
+        for method in ["get", "post", "put", "delete"] {
+            if route.path.ends_with("/stream") && method == "get" {
+                continue;
+            }
+            let known: reqwest::Method = method.to_uppercase().parse().unwrap();
+            let request = rig.client.request(known, &path).header("content-type", "application/json").body("[");
+            // A handler that waits for an answer that this test does not give is a handler.
+            let code = tokio::time::timeout(Duration::from_millis(300), ask(request)).await.map_or(200, |a| a.0);
+            assert_eq!(code != 405, route.methods.contains(&method), "{method} {}", route.path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_page_has_each_device_escapes_names_and_is_safe() {
+    let rig = start(home(), "127.0.0.1:0");
+    rig.fill();
+    let (code, headers, page) = ask(rig.client.get(&rig.base)).await;
+    assert_eq!(code, 200);
+    for id in ["pv", "battery", "car", "grid"] {
+        assert!(page.contains(&format!("data-device=\"{id}\"")), "{id}");
+    }
+    for says in
+        ["Smith &lt;home&gt;", "4.82 kW", "68 %", "charge by acme (command)", "&lt;timed out&gt;", "night-charge"]
+    {
+        assert!(page.contains(says), "{says}");
+    }
+    assert!(!page.contains("<home>") && !page.contains("<script>") && !page.contains(" style="));
+    let page = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+    assert!(!page.contains("http://") && !page.contains("https://"), "nothing from outside");
+    assert!(headers["content-security-policy"].to_str().unwrap().contains("default-src 'self'"));
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+    for asset in ["app.css", "app.js", "icon.svg", "chart.svg", "chart.svg?hours=24&size=narrow&theme=dark"] {
+        assert_eq!(ask(rig.client.get(format!("{}/{asset}", rig.base))).await.0, 200, "{asset}");
+    }
+}
+
+#[tokio::test]
+async fn without_devices_the_page_says_what_to_do() {
+    let rig = start(vec![], "127.0.0.1:0");
+    let (code, _, page) = ask(rig.client.get(&rig.base)).await;
+    assert_eq!(code, 200);
+    for says in ["/etc/derd/derd.toml", "derd check", "systemctl restart derd", "[[device]]"] {
+        assert!(page.contains(says), "{says}");
+    }
+}
+
+#[tokio::test]
+async fn on_loopback_no_login_but_only_our_own_host() {
+    let rig = start(home(), "127.0.0.1:0");
+    assert!(!rig.password.exists());
+    let status = format!("{}/api/v1/status", rig.base);
+    assert_eq!(ask(rig.client.get(&status)).await.0, 200);
+    for (host, code) in
+        [("localhost", 200), ("localhost:1", 200), ("[::1]:80", 200), ("evil.example", 421), ("10.9.8.7", 421)]
+    {
+        for path in ["/api/v1/status", "/", "/healthz", "/nothing"] {
+            let got = ask(rig.client.get(format!("{}{path}", rig.base)).header("host", host)).await.0;
+            assert_eq!(got, if path == "/nothing" && code == 200 { 404 } else { code }, "{host} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn changes_need_json_our_origin_and_a_small_body() {
+    let rig = start(home(), "127.0.0.1:0");
+    let url = format!("{}/api/v1/devices/pv/command", rig.base);
+    let host = rig.base.strip_prefix("http://").unwrap().to_owned();
+    let post = |kind: &'static str| rig.client.post(&url).header("content-type", kind);
+    assert_eq!(ask(rig.client.post(&url).body("{}")).await.0, 415);
+    assert_eq!(ask(post("text/plain").body("{}")).await.0, 415);
+    assert_eq!(ask(post("application/x-www-form-urlencoded").body("a=b")).await.0, 415);
+    assert_eq!(ask(rig.client.delete(format!("{}/api/v1/schedules/p1", rig.base))).await.0, 415);
+    for origin in ["http://evil.example", "null", "http://127.0.0.1:1", "http://127.0.0.1"] {
+        assert_eq!(ask(post("application/json").header("origin", origin).body("{}")).await.0, 403, "{origin}");
+    }
+    let (code, _, body) = ask(post("application/json").body(vec![b' '; 256 * 1024 + 1])).await;
+    assert_eq!((code, body.contains("256 KiB")), (413, true));
+    // Without a length, in pieces.
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut raw = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let head = format!(
+        "POST /api/v1/devices/pv/command HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    raw.write_all(head.as_bytes()).await.unwrap();
+    let piece = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+    for _ in 0..5 {
+        raw.write_all(piece.as_bytes()).await.unwrap();
+    }
+    let mut answer = [0; 12];
+    raw.read_exact(&mut answer).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 413");
+    // What is in order reaches the device's own 404.
+    let other = format!("{}/api/v1/devices/nobody/command", rig.base);
+    let good = rig.client.post(other).header("content-type", "application/json; charset=utf-8");
+    let (code, _, body) = ask(good.header("origin", format!("http://{host}")).body("{}")).await;
+    assert_eq!((code, body.contains("there are: pv, battery, car, grid")), (404, true), "{body}");
+}
+
+#[tokio::test]
+async fn off_loopback_everything_but_healthz_needs_the_login() {
+    let Some(ip) = lan_address() else { return };
+    let rig = start(home(), "0.0.0.0:0");
+    let port = rig.base.rsplit(':').next().unwrap().to_owned();
+    let base = format!("http://{ip}:{port}");
+    let password = std::fs::read_to_string(&rig.password).unwrap().trim().to_owned();
+    assert_eq!(password.len(), 20);
+
+    assert_eq!(ask(rig.client.get(format!("{base}/healthz"))).await.0, 200);
+    let (code, headers, _) = ask(rig.client.get(&base)).await;
+    assert_eq!((code, headers["location"].to_str().unwrap()), (303, "/login"));
+    for path in ["/api/v1/status", "/api/v1/stream", "/metrics", "/chart.svg", "/nothing", "/api/v1/devices/pv/history"]
+    {
+        let (code, headers, body) = ask(rig.client.get(format!("{base}{path}"))).await;
+        assert_eq!((code, body.starts_with('{')), (401, true), "{path}");
+        assert!(headers.contains_key("www-authenticate"));
+    }
+    assert_eq!(ask(rig.client.get(format!("{}/api/v1/status", rig.base))).await.0, 401, "over loopback too");
+    assert_eq!(ask(rig.client.get(format!("{base}/login"))).await.0, 200);
+    // HTTP Basic with any user name.
+    let status = format!("{base}/api/v1/status");
+    assert_eq!(ask(rig.client.get(&status).basic_auth("anyone", Some(&password))).await.0, 200);
+    assert_eq!(ask(rig.client.get(&status).basic_auth("anyone", Some("wrong"))).await.0, 401);
+    // The page's session.
+    let log_in = |password: &str| {
+        rig.client
+            .post(format!("{base}/login"))
+            .header("content-type", "application/json")
+            .body(serde_json::json!({ "password": password }).to_string())
+    };
+    assert_eq!(ask(log_in("wrong")).await.0, 401);
+    let (code, headers, _) = ask(log_in(&password)).await;
+    assert_eq!(code, 204);
+    let cookie = headers["set-cookie"].to_str().unwrap();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let with = |path: &str| rig.client.get(format!("{base}{path}")).header("cookie", format!("a=b; {cookie}"));
+    assert_eq!(ask(with("/")).await.0, 200);
+    assert_eq!(ask(with("/api/v1/status")).await.0, 200);
+    let out = rig.client.post(format!("{base}/logout")).header("cookie", &cookie);
+    assert_eq!(ask(out.header("content-type", "application/json").body("{}")).await.0, 204);
+    assert_eq!(ask(with("/api/v1/status")).await.0, 401);
+    // A guesser is stopped; the owner, on the Unix socket, is not.
+    for _ in 0..10 {
+        ask(log_in("guess")).await;
+    }
+    assert_eq!(ask(log_in(&password)).await.0, 429);
+    let local = reqwest::Client::builder().unix_socket(rig.socket.clone()).build().unwrap();
+    let (code, _, body) = ask(local.get("http://derd/api/v1/status")).await;
+    assert_eq!((code, body.contains("\"gw-1\"")), (200, true));
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(std::fs::metadata(&rig.socket).unwrap().permissions().mode() & 0o777, 0o660);
+}
+
+#[tokio::test]
+async fn commands_and_schedules_reach_their_room() {
+    let mut rig = start(home(), "127.0.0.1:0");
+    let url = format!("{}/api/v1/devices/battery/command", rig.base);
+    let post = |body: &str| rig.client.post(&url).header("content-type", "application/json").body(body.to_owned());
+    let answer = |raw: RawCommand, state, reason: Option<&str>| {
+        let result = CommandResult {
+            uplink: raw.origin.uplink.clone(),
+            device: Some("battery".parse().unwrap()),
+            id: crate::wire::parse_command(&raw.body).ok().map(|c| c.id),
+            state,
+            ts: raw.received,
+            reason: reason.map(str::to_owned),
+            requested: Params::new(),
+            applied: Params::new(),
+            limited_by: None,
+            evidence: vec![],
+            started_at: None,
+            ended_at: None,
+            delivered_wh: None,
+            reply_to: ReplyTo::default(),
+        };
+        drop(raw.answer.send(result));
+    };
+    for (body, state, reason, code) in [
+        (r#"{"id":"c-1","action":"idle"}"#, CommandState::Accepted, None, 200),
+        (r#"{"action":"idle"}"#, CommandState::Accepted, None, 200),
+        (
+            r#"{"id":"c-1","action":"auto"}"#,
+            CommandState::Rejected,
+            Some("same id with another body: nothing was done"),
+            409,
+        ),
+        (r#"{"id":"c-2","action":"fly"}"#, CommandState::Rejected, Some("unknown action"), 400),
+        (r#"{"id":"c-3","action":"idle"}"#, CommandState::Rejected, Some("busy"), 503),
+        (r#"{"id":"c-4","action":"idle"}"#, CommandState::Expired, Some("too late"), 400),
+    ] {
+        let (got, ()) = tokio::join!(ask(post(body)), async {
+            let raw = rig.commands.recv().await.unwrap();
+            assert_eq!(raw.origin, Origin { uplink: UplinkName::local(), ranks: vec![Rank::Owner] });
+            assert_eq!(raw.expires_in, Some(Duration::from_secs(60)));
+            answer(raw, state, reason);
+        });
+        assert_eq!(got.0, code, "{body}: {}", got.2);
+        let json: serde_json::Value = serde_json::from_str(&got.2).unwrap();
+        let id = json["id"].as_str().unwrap();
+        assert!(if body.contains("\"id\"") { id.starts_with("c-") } else { id.starts_with("local-") }, "{id}");
+    }
+
+    let put = rig.client.put(format!("{}/api/v1/schedules/p1", rig.base)).header("content-type", "application/json");
+    let (got, ()) = tokio::join!(ask(put.body(r#"{"kind":"weekly"}"#)), async {
+        let raw = rig.plans.recv().await.unwrap();
+        assert_eq!(raw.plan, "p1");
+        drop(raw.answer.send(serde_json::json!({"id": "p1", "state": "refused", "reasons": ["device: missing"]})));
+    });
+    assert_eq!((got.0, got.2.contains("device: missing")), (400, true));
+    let delete = rig.client.delete(format!("{}/api/v1/schedules/p9", rig.base));
+    assert_eq!(ask(delete.header("content-type", "application/json")).await.0, 404);
+}
+
+#[tokio::test]
+async fn machines_get_json_and_clear_faults() {
+    let rig = start(home(), "127.0.0.1:0");
+    rig.fill();
+    let get = |path: &str| ask(rig.client.get(format!("{}{path}", rig.base)));
+    let (code, _, body) = get("/api/v1/nothing").await;
+    assert_eq!((code, body.as_str()), (404, r#"{"error":"there is nothing at /api/v1/nothing"}"#));
+    let (code, _, body) = get("/api/v1/devices/pv").await;
+    assert_eq!((code, body.contains("\"info\"")), (200, true));
+    assert_eq!(get("/api/v1/devices/none").await.0, 404);
+    let (code, headers, body) = get("/api/v1/devices/pv/history?from=-1h&step=30m&format=csv").await;
+    assert_eq!((code, headers["content-type"].to_str().unwrap()), (200, "text/csv; charset=utf-8"));
+    assert_eq!(body.lines().count(), 3, "{body}");
+    let (code, headers, body) = get("/api/v1/devices/pv/history?from=-1h&limit=2").await;
+    assert_eq!((code, headers["x-derd-truncated"].to_str().unwrap()), (200, "true"));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap().as_array().unwrap().len(), 2);
+    let (code, _, body) = get("/api/v1/devices/pv/history?point=watts&step=x&from=-1h").await;
+    assert_eq!((code, body.contains("point: ") && body.contains("step: ")), (400, true), "every fault: {body}");
+    assert_eq!(get("/api/v1/events?limit=0").await.0, 400);
+    assert_eq!(get("/api/v1/events").await.0, 200);
+    assert!(get("/metrics").await.2.contains("derd_point{"));
+    assert_eq!(get("/healthz").await.0, 200);
+    rig.hands.clock.advance(Duration::from_secs(11));
+    let (code, _, body) = get("/healthz").await;
+    assert_eq!((code, body.contains("control has made no cycle")), (503, true), "{body}");
+}
+
+#[tokio::test]
+async fn a_stream_tells_the_status_and_ends_with_the_server() {
+    let mut rig = start(home(), "127.0.0.1:0");
+    let mut response = rig.client.get(format!("{}/api/v1/stream", rig.base)).send().await.unwrap();
+    let first = response.chunk().await.unwrap().unwrap();
+    let text = String::from_utf8_lossy(&first).into_owned();
+    assert!(text.starts_with("event: status\ndata: {\"gateway\""), "{text}");
+    let second = response.chunk().await.unwrap().unwrap();
+    assert!(second.starts_with(b"event: status"));
+    rig.switch.stop();
+    while response.chunk().await.unwrap().is_some() {}
+    assert_eq!(rig.tasks.next_exit().await.unwrap(), ("web".to_owned(), Exit::Shutdown));
+    assert!(!rig.socket.exists(), "the socket's file is gone");
+}
+
+#[tokio::test]
+async fn streams_are_counted() {
+    let rig = start(home(), "127.0.0.1:0");
+    let mut open = Vec::new();
+    for _ in 0..stream::MAX_LISTENERS {
+        open.push(rig.client.get(format!("{}/api/v1/stream", rig.base)).send().await.unwrap());
+        assert_eq!(open.last().unwrap().status(), 200);
+    }
+    assert_eq!(ask(rig.client.get(format!("{}/api/v1/stream", rig.base))).await.0, 503);
+}
+
+#[tokio::test]
+async fn a_socket_that_somebody_answers_on_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("derd.sock");
+    let (listener, file) = listen::bind_unix(&path).unwrap();
+    assert!(listen::bind_unix(&path).unwrap_err().to_string().contains("another derd answers"));
+    drop(listener);
+    let (_again, _file) = listen::bind_unix(&path).unwrap();
+    drop(file);
+    let missing = dir.path().join("none/derd.sock");
+    assert!(listen::bind_unix(&missing).unwrap_err().to_string().contains("does not exist"));
+    let plain = dir.path().join("file");
+    std::fs::write(&plain, "x").unwrap();
+    assert!(listen::bind_unix(&plain).unwrap_err().to_string().contains("no socket"));
+}
