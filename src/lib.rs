@@ -5,4 +5,5 @@ pub mod model;
 pub mod profile;
 pub mod runtime;
 pub mod store;
+pub mod uplink;
 pub mod wire;
