@@ -165,6 +165,7 @@ pub(crate) enum Ask {
     Flush(oneshot::Sender<Result<(), StoreError>>),
     Admit(Box<NewCommand>, oneshot::Sender<Result<Admitted, StoreError>>),
     SaveResult(Box<CommandResult>, oneshot::Sender<Result<(), StoreError>>),
+    TellResult(Box<CommandResult>, oneshot::Sender<Result<(), StoreError>>),
     OpenCommands(oneshot::Sender<Result<Vec<OpenCommand>, StoreError>>),
     SavePlan(Box<(PlanId, String, UplinkName, Timestamp)>, oneshot::Sender<Result<u64, StoreError>>),
     DeletePlan(PlanId, oneshot::Sender<Result<bool, StoreError>>),
@@ -265,6 +266,15 @@ impl StoreHandle {
     /// [`StoreError`]
     pub async fn save_result(&self, result: CommandResult) -> Result<(), StoreError> {
         self.ask(|tx| Ask::SaveResult(Box::new(result), tx)).await
+    }
+
+    /// Queue a result as a notice for its uplink, durably, and leave the stored one as it is: the answer to a command that
+    /// came again, with the same or another body.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn tell_result(&self, result: CommandResult) -> Result<(), StoreError> {
+        self.ask(|tx| Ask::TellResult(Box::new(result), tx)).await
     }
 
     /// Commands without a final result: asked once, at start.

@@ -1,0 +1,127 @@
+//! The plan documents in force.
+
+use super::admit::may_control;
+use crate::model::{DeviceId, DeviceSpec, PlanId, SiteSpec, Timestamp, UplinkName};
+use crate::plan::PlanDoc;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Documents kept at most: each costs memory and a look per control cycle.
+const MAX_PLANS: usize = 100;
+
+/// A plan document in force, for people and lists.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanSummary {
+    /// Its id.
+    pub id: PlanId,
+    /// The device it is for.
+    pub device: DeviceId,
+    /// `weekly` or `slots`.
+    pub kind: &'static str,
+    /// Who sent it: an uplink's name or `local`.
+    pub source: String,
+    /// The document in its normal form.
+    pub json: Value,
+    /// When it next wants something else; `None`: never.
+    pub next_change: Option<Timestamp>,
+    /// The action it wants now, by name; `None`: nothing.
+    pub active: Option<String>,
+}
+
+/// What to do with a document that came.
+pub(super) enum Verdict {
+    /// Write it down, then it is in force.
+    Save(Arc<PlanDoc>, String),
+    /// It is in force already.
+    Unchanged,
+    /// Remove it.
+    Delete(PlanId),
+    /// All that is wrong with it.
+    Refuse(Vec<String>),
+}
+
+#[derive(Default)]
+pub(super) struct Plans(BTreeMap<PlanId, Entry>);
+
+struct Entry {
+    doc: Arc<PlanDoc>,
+    json: Arc<Value>,
+    source: UplinkName,
+}
+
+impl Plans {
+    pub(super) fn put(&mut self, doc: Arc<PlanDoc>, source: UplinkName) {
+        let json = Arc::new(doc.to_json());
+        self.0.insert(doc.id().clone(), Entry { doc, json, source });
+    }
+
+    pub(super) fn remove(&mut self, id: &PlanId) {
+        self.0.remove(id);
+    }
+
+    /// Judge a document, or its removal. The owner may replace and remove any document, another channel only its own.
+    pub(super) fn judge(
+        &self,
+        uplink: &UplinkName,
+        name: &str,
+        body: Option<&[u8]>,
+        devices: &[DeviceSpec],
+        site: &SiteSpec,
+    ) -> Verdict {
+        let id = match name.parse::<PlanId>() {
+            Ok(id) => id,
+            Err(e) => return Verdict::Refuse(vec![format!("plan id: {e}")]),
+        };
+        let old = self.0.get(&id);
+        if let Some(old) = old.filter(|old| old.source != *uplink && *uplink != UplinkName::local()) {
+            return Verdict::Refuse(vec![format!("plan `{id}` belongs to `{}`: choose another id", old.source)]);
+        }
+        let Some(body) = body.filter(|body| !body.is_empty()) else {
+            return match old {
+                Some(_) => Verdict::Delete(id),
+                None => Verdict::Refuse(vec![format!("there is no plan `{id}`")]),
+            };
+        };
+        let kind_of = |id: &_| devices.iter().find(|spec| spec.id == *id).map(|spec| spec.kind);
+        let doc = match PlanDoc::parse(Some(&id), body, kind_of, &site.timezone) {
+            Ok(doc) => doc,
+            Err(reasons) => return Verdict::Refuse(reasons),
+        };
+        let mut reasons = Vec::new();
+        if let Some(spec) = devices.iter().find(|spec| spec.id == *doc.device()) {
+            reasons.extend(may_control(spec).err());
+        }
+        if old.is_none() && self.0.len() >= MAX_PLANS {
+            reasons.push(format!("there are {MAX_PLANS} plans already: delete one"));
+        }
+        if !reasons.is_empty() {
+            return Verdict::Refuse(reasons);
+        }
+        if old.is_some_and(|old| old.source == *uplink && *old.json == doc.to_json()) {
+            return Verdict::Unchanged;
+        }
+        // JSON is UTF-8, and this was read as JSON.
+        Verdict::Save(Arc::new(doc), String::from_utf8_lossy(body).into_owned())
+    }
+
+    pub(super) fn summaries(&self, now: Timestamp) -> Vec<PlanSummary> {
+        self.0
+            .values()
+            .map(|entry| PlanSummary {
+                id: entry.doc.id().clone(),
+                device: entry.doc.device().clone(),
+                kind: entry.doc.kind(),
+                source: entry.source.to_string(),
+                json: Value::clone(&entry.json),
+                next_change: entry.doc.next_change(now),
+                active: entry.doc.at(now).map(|wanted| wanted.action.name().to_owned()),
+            })
+            .collect()
+    }
+}
+
+/// The answer to a plan document.
+pub(super) fn answer(plan: &str, state: &str, at: Timestamp, reasons: &[String]) -> Value {
+    json!({ "id": plan, "state": state, "ts": at.to_string(), "reasons": reasons })
+}

@@ -1,0 +1,99 @@
+//! Decides what each device shall do: who asked, who wins, and what may never happen.
+//!
+//! # Layout
+//!
+//! - `view`: the newest samples frozen into one picture per cycle; what is old is no value.
+//! - `limits`: what may never happen, as arithmetic on the picture.
+//! - `arbiter`: (view, intents, limits, now) -> one decision per device. Pure, as the two above.
+//! - `core`: the state between cycles; events go in, effects come out, nothing waits.
+//! - `effect`: is the physical effect of a command seen, and how much energy did it move.
+//! - `task`: the select loop that feeds `core` and carries its effects out.
+
+mod task;
+
+pub use task::{ControlParts, ControlTask, ControlledDevice, create};
+
+use crate::model::{ControlStatus, DeviceId, Intent, IntentKey, PlanId, SiteLimit, UplinkName};
+use crate::plan::PlanDoc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// How long a sender waits for room in control's inbox before it is refused. A cycle takes far less than a millisecond,
+/// so a full inbox for this long means that control does not run.
+const SEND_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What others tell control.
+#[derive(Debug, Clone)]
+pub enum ControlMsg {
+    /// A command was admitted: act on it now.
+    Intent(Intent),
+    /// Ends all intents of this source on the device.
+    Release {
+        /// The source.
+        uplink: UplinkName,
+        /// The device.
+        device: DeviceId,
+    },
+    /// End this one intent or site limit.
+    Withdraw(IntentKey),
+    /// A limit of the site from outside. It can only tighten.
+    SiteLimit(SiteLimit),
+    /// A plan is new or replaced.
+    Plan {
+        /// The document.
+        doc: Arc<PlanDoc>,
+        /// Its order of acceptance.
+        order: u64,
+        /// Who sent it, for people.
+        source: String,
+    },
+    /// A plan was deleted.
+    DropPlan(PlanId),
+}
+
+/// Control did not take a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ControlBusy {
+    /// Its inbox stayed full.
+    #[error("control is busy")]
+    Full,
+    /// Its task has ended.
+    #[error("control has stopped")]
+    Stopped,
+}
+
+/// Control, as seen by everybody else. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ControlHandle {
+    inbox: mpsc::Sender<ControlMsg>,
+    status: watch::Receiver<ControlStatus>,
+}
+
+impl ControlHandle {
+    /// Give control a message; it acts on it at once.
+    ///
+    /// # Errors
+    /// [`ControlBusy`]: then nothing was changed and the sender must be refused.
+    pub async fn send(&self, msg: ControlMsg) -> Result<(), ControlBusy> {
+        match tokio::time::timeout(SEND_PATIENCE, self.inbox.send(msg)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(ControlBusy::Stopped),
+            Err(_) => Err(ControlBusy::Full),
+        }
+    }
+
+    /// Control's own word: who holds what, load, grid, finished cycles.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<ControlStatus> {
+        self.status.clone()
+    }
+
+    /// A handle whose other side is in the caller's hand: for tests of the rooms that talk to control.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> (Self, mpsc::Receiver<ControlMsg>, watch::Sender<ControlStatus>) {
+        let (inbox, rx) = mpsc::channel(16);
+        let (tx, status) = watch::channel(ControlStatus::default());
+        (Self { inbox, status }, rx, tx)
+    }
+}
