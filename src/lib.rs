@@ -12,5 +12,6 @@ pub mod profile;
 pub mod runtime;
 pub mod store;
 pub mod web;
+pub mod uplink;
 pub mod wire;
 pub mod sim;

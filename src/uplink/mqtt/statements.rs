@@ -1,0 +1,57 @@
+//! The retained messages about ourselves: what is to be said (again).
+
+use super::announce;
+use super::topics::Topics;
+use super::{MqttParts, MqttSettings};
+use crate::model::{ClockState, Point};
+use serde_json::Value;
+use std::collections::{HashSet, VecDeque};
+
+/// What this connection has said, and what it still has to say.
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    queue: VecDeque<(String, String)>,
+    clock: Option<ClockState>,
+    infos: Vec<Option<Value>>,
+    discovered: HashSet<(usize, Point)>,
+}
+
+impl Statements {
+    /// Look at the clock and the devices, and queue what differs from what was said.
+    pub(super) fn refresh(&mut self, parts: &MqttParts, topics: &Topics) {
+        let clock = parts.clock.state();
+        if self.clock != Some(clock) {
+            self.clock = Some(clock);
+            self.queue.push_back((topics.status(), announce::online(parts.version, clock, parts.started)));
+        }
+        self.infos.resize(parts.devices.len(), None);
+        for (at, ((spec, status), said)) in parts.devices.iter().zip(&mut self.infos).enumerate() {
+            let status = status.borrow();
+            let info = announce::info(spec, &status);
+            if said.as_ref() != Some(&info) {
+                self.queue.push_back((topics.device(&spec.id, "info"), info.to_string()));
+                *said = Some(info);
+                // Discovery shows maker and model: say it again with the new ones.
+                self.discovered.retain(|(device, _)| *device != at);
+            }
+            let MqttSettings { home_assistant, .. } = parts.settings;
+            for (point, _) in status.last.iter().filter(|_| home_assistant).flat_map(|sample| &sample.points) {
+                if self.discovered.contains(&(at, point.clone())) {
+                    continue;
+                }
+                self.discovered.insert((at, point.clone()));
+                self.queue.extend(announce::discovery(&parts.gateway, topics, spec, &status.info, point));
+            }
+        }
+    }
+
+    /// The next to be said: topic and payload.
+    pub(super) fn next(&mut self) -> Option<(String, String)> {
+        self.queue.pop_front()
+    }
+
+    /// It could not be said now.
+    pub(super) fn put_back(&mut self, statement: (String, String)) {
+        self.queue.push_front(statement);
+    }
+}
