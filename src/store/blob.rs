@@ -10,7 +10,9 @@
 //! comes back bit for bit, else as changed bits.
 
 use super::varint::{Input, put, unzigzag, zigzag};
-use crate::model::{BootId, ClockState, DeviceId, Field, Mono, NullReason, Point, RowNo, Sample, Stored, Timestamp, Value};
+use crate::model::{
+    BootId, ClockState, DeviceId, Field, Mono, NullReason, Point, RowNo, Sample, Stored, Timestamp, Value,
+};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -335,7 +337,13 @@ fn put_column<'a>(out: &mut Vec<u8>, fields: &[&'a Field], texts: &mut Numbered<
         fields.iter().map(|field| match field {
             Ok(Value::Num(_)) => NUM,
             Ok(Value::Text(_)) => TEXT,
-            Ok(Value::Flag(flag)) => if *flag { YES } else { NO },
+            Ok(Value::Flag(flag)) => {
+                if *flag {
+                    YES
+                } else {
+                    NO
+                }
+            }
             Err(reason) => FIRST_NULL + position(&NULLS, reason),
         }),
     );
@@ -498,8 +506,8 @@ mod tests {
     }
 
     fn sample() -> impl Strategy<Value = Sample> {
-        (any::<i64>(), any::<u64>(), any::<u64>(), 0..3_usize, proptest::collection::vec((point(), field()), 0..12)).prop_map(
-            |(ts, mono, seq, clock, points)| Sample {
+        (any::<i64>(), any::<u64>(), any::<u64>(), 0..3_usize, proptest::collection::vec((point(), field()), 0..12))
+            .prop_map(|(ts, mono, seq, clock, points)| Sample {
                 device: id(),
                 ts: Timestamp::from_ms(ts),
                 mono: Mono::from_ms(mono),
@@ -507,8 +515,7 @@ mod tests {
                 seq,
                 clock: CLOCKS[clock],
                 points,
-            },
-        )
+            })
     }
 
     fn stored(samples: Vec<(u64, Sample)>) -> Vec<Stored> {
@@ -528,7 +535,8 @@ mod tests {
             && a.iter().zip(b).all(|(a, b)| {
                 let (x, y) = (&*a.sample, &*b.sample);
                 let heads = (a.row, x.ts, x.mono, x.seq, x.clock) == (b.row, y.ts, y.mono, y.seq, y.clock);
-                heads && x.points.len() == y.points.len()
+                heads
+                    && x.points.len() == y.points.len()
                     && x.points.iter().zip(&y.points).all(|((p, f), (q, g))| {
                         p == q
                             && match (f, g) {
@@ -601,7 +609,8 @@ mod tests {
         let samples: Vec<Stored> = (0..60_u32)
             .map(|i| {
                 let noise = f64::from(i * 7919 % 101);
-                let points = Point::ALL[..16].iter().map(|p| (p.clone(), Ok(Value::Num((2300.0 + noise) / 10.0)))).collect();
+                let points =
+                    Point::ALL[..16].iter().map(|p| (p.clone(), Ok(Value::Num((2300.0 + noise) / 10.0)))).collect();
                 let i = u64::from(i);
                 Stored {
                     row: RowNo(4 * i + 1),

@@ -82,6 +82,8 @@ pub(crate) fn replace(path: &Path, now: Timestamp, reason: String) -> Result<Ope
 fn salvage(conn: &Connection, aside: &Path) -> rusqlite::Result<usize> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let old = Connection::open_with_flags(aside, flags)?;
+    // Without this SQLite reads nothing of a file that is shorter than its header says.
+    old.execute_batch("PRAGMA writable_schema = ON; PRAGMA trusted_schema = OFF; PRAGMA wal_autocheckpoint = 0;")?;
     if version(&old)? != MIGRATIONS.len() {
         return Ok(0);
     }
@@ -160,8 +162,7 @@ fn open_good(path: &Path) -> Result<Connection, Fault> {
     file.and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o600)))
         .map_err(|error| other("opening the database", &error))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn =
-        Connection::open_with_flags(path, flags).map_err(|error| other("opening the database", &error))?;
+    let conn = Connection::open_with_flags(path, flags).map_err(|error| other("opening the database", &error))?;
     let sort = |error: rusqlite::Error| match error.sqlite_error_code() {
         // A file that cannot be read through is as bad as one with wrong content.
         _ if is_damage(&error) => Fault::Damaged(error.to_string()),

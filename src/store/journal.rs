@@ -47,8 +47,8 @@ pub(crate) fn admit(
     }
     let order = next_number(&tx, "last_order")?;
     let reply = &command.result.reply_to;
-    tx.prepare_cached("INSERT OR REPLACE INTO commands VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?.execute(
-        params![
+    tx.prepare_cached("INSERT OR REPLACE INTO commands VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
+        .execute(params![
             to_i64(order),
             command.uplink.as_str(),
             device,
@@ -60,8 +60,7 @@ pub(crate) fn admit(
             command.accepted_at.ms(),
             command.result.state.is_final(),
             result_json(&command.result).to_string(),
-        ],
-    )?;
+        ])?;
     add_result(&tx, uplinks, &command.result)?;
     tx.commit()?;
     Ok(Admitted::New { order })
@@ -90,8 +89,7 @@ pub(crate) fn save_result(conn: &Connection, uplinks: &[UplinkName], result: &Co
 
 /// Commands without a final result.
 pub(crate) fn open_commands(conn: &Connection) -> rusqlite::Result<Vec<OpenCommand>> {
-    let mut stmt =
-        conn.prepare(&format!("SELECT {COMMAND_COLUMNS} FROM commands WHERE is_final = 0 ORDER BY ord"))?;
+    let mut stmt = conn.prepare(&format!("SELECT {COMMAND_COLUMNS} FROM commands WHERE is_final = 0 ORDER BY ord"))?;
     let commands: rusqlite::Result<Vec<_>> = stmt.query_map([], read_command)?.collect();
     Ok(commands?.into_iter().flatten().collect())
 }
@@ -243,9 +241,8 @@ pub(crate) fn add_event(conn: &Connection, uplinks: &[UplinkName], event: &Event
 
 /// The newest events, newest first.
 pub(crate) fn events(conn: &Connection, limit: usize) -> rusqlite::Result<Vec<(u64, Event)>> {
-    let mut stmt = conn.prepare_cached(
-        "SELECT id, ts, severity, device, code, text, state FROM events ORDER BY id DESC LIMIT ?1",
-    )?;
+    let mut stmt = conn
+        .prepare_cached("SELECT id, ts, severity, device, code, text, state FROM events ORDER BY id DESC LIMIT ?1")?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let all: rusqlite::Result<Vec<_>> =
         stmt.query_map([limit], |row| Ok(Some(to_u64(row.get(0)?)).zip(read_event(row, 1)?)))?.collect();
@@ -323,16 +320,18 @@ impl NoticeRow<'_> {
         if addressees.is_empty() {
             return Ok(());
         }
-        tx.prepare_cached("INSERT OR REPLACE INTO notices VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(params![
-            to_i64(self.id),
-            self.ts.ms(),
-            self.kind,
-            self.uplink,
-            self.plan,
-            self.reply.and_then(|r| r.topic.as_deref()),
-            self.reply.and_then(|r| r.correlation.as_deref()),
-            self.body,
-        ])?;
+        tx.prepare_cached("INSERT OR REPLACE INTO notices VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(
+            params![
+                to_i64(self.id),
+                self.ts.ms(),
+                self.kind,
+                self.uplink,
+                self.plan,
+                self.reply.and_then(|r| r.topic.as_deref()),
+                self.reply.and_then(|r| r.correlation.as_deref()),
+                self.body,
+            ],
+        )?;
         let mut stmt = tx.prepare_cached("INSERT OR REPLACE INTO outbox VALUES (?1, ?2)")?;
         for uplink in addressees {
             stmt.execute(params![uplink.as_str(), to_i64(self.id)])?;
@@ -377,9 +376,10 @@ fn read_notice(row: &Row<'_>) -> rusqlite::Result<Option<NoticeBody>> {
             let reply_to = ReplyTo { topic: row.get(5)?, correlation: row.get(6)? };
             read_result(&body, uplink, reply_to).map(NoticeBody::Result)
         }
-        ("plan", Some(uplink)) => serde_json::from_str(&body).ok().zip(row.get::<_, Option<String>>(4)?).map(
-            |(answer, plan)| NoticeBody::Plan { uplink, plan, answer },
-        ),
+        ("plan", Some(uplink)) => serde_json::from_str(&body)
+            .ok()
+            .zip(row.get::<_, Option<String>>(4)?)
+            .map(|(answer, plan)| NoticeBody::Plan { uplink, plan, answer }),
         ("event", _) if row.get_ref(8)? != rusqlite::types::ValueRef::Null => {
             read_event(row, 8)?.map(NoticeBody::Event)
         }

@@ -32,10 +32,11 @@
 //!
 //! # Layout
 //!
-//! `handle` is what others see; `thread` takes their requests. `telemetry` (with `blob` and `ranges`, both pure) and `journal` do
+//! `handle` is what others see; `thread` takes their requests (`deferred` keeps what the disk refused). `telemetry` (with `blob` and `ranges`, both pure) and `journal` do
 //! the work, `history` and `retention` in small pieces between requests. `file` opens and replaces the file, `written` counts.
 
 mod blob;
+mod deferred;
 mod file;
 mod handle;
 mod history;
@@ -123,7 +124,8 @@ pub const LAST_WALL_MS: &str = "last_wall_ms";
 /// # Errors
 /// The folder is missing or not writable, the disk has no room for an empty database, or another process has it open.
 pub fn open(settings: StoreSettings, clock: Clock) -> Result<(StoreHandle, StoreThread), StoreError> {
-    let failed = |error: std::io::Error| StoreError::Sqlite { attempt: "starting the store", reason: error.to_string() };
+    let failed =
+        |error: std::io::Error| StoreError::Sqlite { attempt: "starting the store", reason: error.to_string() };
     let (asks_tx, asks) = mpsc::channel(QUEUE);
     let (live, _) = broadcast::channel(LIVE);
     let (outbox, outbox_rx) = watch::channel(0);
@@ -133,10 +135,8 @@ pub fn open(settings: StoreSettings, clock: Clock) -> Result<(StoreHandle, Store
     let worker = thread::Worker::new(settings, clock, ends)?;
     let next_row = Arc::new(AtomicU64::new(worker.telemetry.last_row() + 1));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
-    let thread = std::thread::Builder::new()
-        .name("store".to_owned())
-        .spawn(move || worker.run(&runtime))
-        .map_err(failed)?;
+    let thread =
+        std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run(&runtime)).map_err(failed)?;
     let handle = StoreHandle { asks: asks_tx, live, next_row, dropped, outbox: outbox_rx, status: status_rx };
     Ok((handle, StoreThread(thread)))
 }

@@ -74,7 +74,13 @@ impl RangeSet {
 
     /// The part of the set that is not above `last`.
     pub(crate) fn clipped(&self, last: u64) -> Self {
-        Self(self.0.iter().take_while(|&&(start, _)| start <= last).map(|&(start, end)| (start, end.min(last))).collect())
+        Self(
+            self.0
+                .iter()
+                .take_while(|&&(start, _)| start <= last)
+                .map(|&(start, end)| (start, end.min(last)))
+                .collect(),
+        )
     }
 
     /// All below this number are in the set, counted from 0: one above the contiguous `acked_to`.

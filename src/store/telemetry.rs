@@ -53,7 +53,11 @@ pub(crate) struct Telemetry {
 impl Telemetry {
     /// Read the cursors and counters. An uplink without a cursor starts at the present end.
     pub(crate) fn open(conn: &Connection, uplinks: &[UplinkName]) -> rusqlite::Result<Self> {
-        let greatest: Option<i64> = conn.query_row("SELECT max(last_row) FROM (SELECT last_row FROM chunks ORDER BY first_row DESC LIMIT 64)", [], |r| r.get(0))?;
+        let greatest: Option<i64> = conn.query_row(
+            "SELECT max(last_row) FROM (SELECT last_row FROM chunks ORDER BY first_row DESC LIMIT 64)",
+            [],
+            |r| r.get(0),
+        )?;
         let last_row = number(conn, "last_row")?.max(greatest.map_or(0, to_u64));
         let mut tele = Self {
             pending: VecDeque::new(),
@@ -206,8 +210,7 @@ impl Telemetry {
              WHERE first_row > max(?1, ?2) AND last_row >= ?3 AND first_row < ?4 ORDER BY first_row LIMIT 16",
         )?;
         'search: while from < below && from <= self.last_row {
-            let mut rows =
-                stmt.query(params![seen, to_i64(from.saturating_sub(SPAN)), to_i64(from), to_i64(below)])?;
+            let mut rows = stmt.query(params![seen, to_i64(from.saturating_sub(SPAN)), to_i64(from), to_i64(below)])?;
             let mut any = false;
             while let Some(row) = rows.next()? {
                 any = true;
@@ -283,6 +286,11 @@ impl Telemetry {
     /// Every row up to this one has passed every cursor.
     pub(crate) fn passed_by_all(&self) -> u64 {
         self.cursors.values().map(|c| c.acked.contiguous() - 1).min().unwrap_or(u64::MAX)
+    }
+
+    /// Has every uplink the oldest row on disk.
+    pub(crate) fn is_oldest_passed(&self) -> bool {
+        self.first_row.is_none_or(|first| first <= self.passed_by_all())
     }
 
     /// Time of the oldest sample on disk, else in memory.
@@ -397,7 +405,8 @@ pub(crate) fn read_chunk(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result
 /// The rows of a chunk that cannot be read: those of its span that stand in no other.
 fn exclusive_rows(conn: &Connection, head: &ChunkHead) -> rusqlite::Result<Vec<u64>> {
     let mut others = RangeSet::default();
-    let mut stmt = conn.prepare("SELECT data FROM chunks WHERE first_row > ?1 AND first_row <= ?2 AND first_row <> ?3")?;
+    let mut stmt =
+        conn.prepare("SELECT data FROM chunks WHERE first_row > ?1 AND first_row <= ?2 AND first_row <> ?3")?;
     let from = to_i64(head.first_row.saturating_sub(SPAN));
     let mut rows = stmt.query([from, to_i64(head.last_row), to_i64(head.first_row)])?;
     while let Some(row) = rows.next()? {
@@ -411,7 +420,8 @@ fn exclusive_rows(conn: &Connection, head: &ChunkHead) -> rusqlite::Result<Vec<u
 fn save_cursor(conn: &Connection, uplink: &UplinkName, acked: &RangeSet, saved: &[u8]) -> rusqlite::Result<Vec<u8>> {
     let bytes = acked.to_bytes();
     if bytes != saved {
-        conn.prepare_cached("INSERT OR REPLACE INTO cursors VALUES (?1, ?2)")?.execute(params![uplink.as_str(), bytes])?;
+        conn.prepare_cached("INSERT OR REPLACE INTO cursors VALUES (?1, ?2)")?
+            .execute(params![uplink.as_str(), bytes])?;
     }
     Ok(bytes)
 }

@@ -67,8 +67,8 @@ impl Written {
             return Ok(());
         }
         let pages = self.different_pages();
-        let (busy, frames, copied): (i64, i64, i64) = conn
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let (busy, frames, copied): (i64, i64, i64) =
+            conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         self.today(now);
         self.today += pages * self.page;
         if busy == 0 && frames == copied {

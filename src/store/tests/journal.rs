@@ -1,9 +1,7 @@
 //! Commands, plans, held setpoints, events and notices.
 
 use super::*;
-use crate::model::{
-    CommandResult, CommandState, Demand, Event, EventState, Held, Params, PlanId, ReplyTo, Severity,
-};
+use crate::model::{CommandResult, CommandState, Demand, Event, EventState, Held, Params, PlanId, ReplyTo, Severity};
 
 fn result(up: &str, id: &str, state: CommandState) -> CommandResult {
     CommandResult {
@@ -210,8 +208,7 @@ async fn notices_wait_for_each_addressee() {
     let settings = StoreSettings { uplinks: vec![uplink("mqtt")], ..rig.stop().await };
     let rig = Rig::open(settings);
     rig.store.event(event("two", 2)).await.unwrap();
-    let ids: Vec<u64> =
-        rig.store.outbox(uplink("mqtt"), 10).await.unwrap().iter().map(|item| item.notice.id).collect();
+    let ids: Vec<u64> = rig.store.outbox(uplink("mqtt"), 10).await.unwrap().iter().map(|item| item.notice.id).collect();
     assert_eq!(ids, [2, 4]);
     assert_eq!(rig.store.outbox(uplink("cloud"), 10).await, Ok(vec![]));
     rig.stop().await;
@@ -225,11 +222,7 @@ async fn events_are_bounded_by_number_and_age() {
     let uplinks = [uplink("mqtt")];
     let tx = conn.unchecked_transaction().unwrap();
     for n in 1..=10_005_i64 {
-        tx.execute(
-            "INSERT INTO events VALUES (?1, ?2, 'info', NULL, 'c', 't', 'raised')",
-            [n, at(n).ms()],
-        )
-        .unwrap();
+        tx.execute("INSERT INTO events VALUES (?1, ?2, 'info', NULL, 'c', 't', 'raised')", [n, at(n).ms()]).unwrap();
         tx.execute("INSERT INTO notices VALUES (?1, 0, 'event', NULL, NULL, NULL, NULL, '')", [n]).unwrap();
         tx.execute("INSERT INTO outbox VALUES ('mqtt', ?1)", [n]).unwrap();
     }

@@ -6,11 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone)]
 enum Op {
-    Offer { device: usize, n: u8 },
+    Offer {
+        device: usize,
+        n: u8,
+    },
     /// A row number that never reaches the store.
     Miss,
     /// Acknowledge some of what is unacknowledged: from this part of it on, so many.
-    Ack { uplink: usize, from: prop::sample::Index, n: u8 },
+    Ack {
+        uplink: usize,
+        from: prop::sample::Index,
+        n: u8,
+    },
     Flush,
     Restart,
     Cut,
