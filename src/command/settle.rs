@@ -114,7 +114,7 @@ impl Desk {
             return self.control.send(msg).await;
         }
         for (key, _) in older {
-            self.finish(&key, CommandState::Ended, "released").await;
+            self.owe(ControlMsg::Withdraw(key)).await;
         }
         Ok(())
     }

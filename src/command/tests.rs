@@ -1,6 +1,7 @@
 //! The trust boundary from outside: what is admitted, what is refused and why, and what the task does with it.
 
 mod admit;
+mod disk;
 mod task;
 mod track;
 

@@ -9,7 +9,18 @@
 //! - `effect`: is the physical effect of a command seen, and how much energy did it move.
 //! - `task`: the select loop that feeds `core` and carries its effects out.
 
+mod alarms;
+mod arbiter;
+mod claims;
+mod clamp;
+mod core;
+mod effect;
+#[cfg(test)]
+mod films;
+mod limits;
+mod plans;
 mod task;
+mod view;
 
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};
 

@@ -1,0 +1,372 @@
+//! Who wins on each device, and what is left of it after the limits. Pure: (view, intents, limits, now) -> decisions.
+
+use super::clamp::{limit_discharge, limit_import, limit_inverters, limit_soc};
+use super::limits::{Bounds, Ceiling, EXPORT, charger_max, charger_min};
+use super::view::{Unit, View};
+use crate::model::{
+    Action, Applied, Demand, DeviceKind, Intent, IntentKey, LeaseEnd, Mono, Order, Params, Rank, Setpoint, SiteSpec,
+    Timestamp,
+};
+use std::time::Duration;
+
+/// A protective hold is a lease too: control renews it at half its time.
+pub(crate) const GUARD_LEASE: Duration = Duration::from_secs(600);
+
+/// A baseline that is held where a fallback would stay otherwise. Renewed at half its time.
+pub(crate) const BASELINE_LEASE: Duration = Duration::from_secs(24 * 3600);
+/// The time control has to end a lease before the device task does.
+const END_GRACE: Duration = Duration::from_secs(2);
+
+/// What an arbitration looks at.
+#[derive(Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) view: &'a View<'a>,
+    /// Those that hold something (no standing settings), for any device, in any order.
+    pub(crate) intents: &'a [Intent],
+    pub(crate) site: &'a SiteSpec,
+    pub(crate) bounds: Bounds,
+    pub(crate) now: Mono,
+    pub(crate) wall: Timestamp,
+}
+
+/// What arbitrations remember of one device: where hysteresis and slowness live.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Memory {
+    /// Who won last time.
+    winner: Option<IntentKey>,
+    pub(super) is_empty: bool,
+    pub(super) is_full: bool,
+    pub(super) import: Option<Ceiling>,
+    pub(super) export: Option<Ceiling>,
+    /// When a protective hold was last needed, while it lasts.
+    pub(super) guarded: Option<Mono>,
+}
+
+/// Who holds a device, and with what.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Holder {
+    pub(crate) key: IntentKey,
+    pub(crate) rank: Rank,
+    pub(crate) source: String,
+    pub(crate) asked: Action,
+    pub(crate) end: LeaseEnd,
+    pub(crate) demand: Demand,
+    pub(crate) on_end: Demand,
+    pub(crate) applied: Applied,
+}
+
+/// The decision on one device.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Decision {
+    /// `None`: nobody wants anything.
+    pub(crate) holder: Option<Holder>,
+    /// Who had to stand back, and for whom.
+    pub(crate) losers: Vec<(IntentKey, String)>,
+    /// What cannot be done on this device at all, and why.
+    pub(crate) impossible: Vec<(IntentKey, String)>,
+}
+
+impl Decision {
+    /// The decision as an order. Where `on_end` is a fallback for silence, it must not stay for ever after an ordinary
+    /// end: there "nobody wants anything" is the device's baseline, held by control.
+    pub(crate) fn order(&self, unit: &Unit, site: &SiteSpec, now: Mono, wall: Timestamp) -> Order {
+        let device = unit.spec.id.clone();
+        if let Some(h) = &self.holder {
+            // The device task keeps the end by itself; where that means the fallback, control's own end comes first.
+            let late = if h.on_end == Demand::Release { Duration::ZERO } else { END_GRACE };
+            let end = LeaseEnd { mono: h.end.mono.plus(late), wall: h.end.wall };
+            return Order::Hold(Setpoint::new(device, h.demand, h.key.clone(), h.asked.clone(), end, h.on_end));
+        }
+        let has_fallback = match unit.spec.kind {
+            DeviceKind::Charger => site.main_fuse_a.is_some(),
+            DeviceKind::Inverter => site.export_limit_w.is_some(),
+            _ => false,
+        };
+        if !(unit.is_controlled() && has_fallback) {
+            return Order::Free;
+        }
+        let end = LeaseEnd { mono: now.plus(BASELINE_LEASE), wall: wall.plus(BASELINE_LEASE) };
+        let cause = IntentKey::Limit("baseline");
+        Order::Hold(Setpoint::new(device, Demand::Release, cause, Action::Auto, end, Demand::Release))
+    }
+}
+
+/// What a device would do if there were no limits of the site.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Want {
+    Charge {
+        watts: f64,
+        grid: bool,
+    },
+    Discharge {
+        watts: f64,
+    },
+    Hold,
+    /// Its own mode.
+    Own,
+    /// Inverter: AC power.
+    Power {
+        watts: f64,
+    },
+    /// Inverter: what leaves the site.
+    Export {
+        watts: f64,
+    },
+    Amps {
+        amps: f64,
+    },
+    Off,
+}
+
+/// A wish on its way through the limits.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) index: usize,
+    pub(super) intent: Option<&'a Intent>,
+    pub(super) want: Want,
+    pub(super) limited_by: Option<&'static str>,
+    /// Nobody asked, and a limit needs the device held.
+    pub(super) guard: Option<&'static str>,
+}
+
+impl Draft<'_> {
+    fn rank(&self) -> (Rank, u64) {
+        self.intent.map_or((Rank::Default, 0), |i| (i.rank, i.accepted))
+    }
+
+    pub(super) fn is_settable_battery(&self) -> bool {
+        matches!(self.want, Want::Charge { .. } | Want::Discharge { .. } | Want::Hold)
+    }
+}
+
+/// Decide on every device, in the order of `view.units`. `memory` has one entry per unit.
+pub(crate) fn decide(q: &Question<'_>, memory: &mut [Memory]) -> Vec<Decision> {
+    let mut decisions: Vec<Decision> = q.view.units.iter().map(|_| Decision::default()).collect();
+    let mut drafts = Vec::with_capacity(decisions.len());
+    for (index, ((unit, decision), mem)) in q.view.units.iter().zip(&mut decisions).zip(memory.iter_mut()).enumerate() {
+        if unit.is_controlled() {
+            drafts.push(draft(q, index, unit, decision, mem));
+        }
+    }
+    forget_shares(&drafts, memory);
+    // The stronger first: what it takes is gone for the others. The id makes the order total.
+    let id = |d: &Draft<'_>| q.view.units.get(d.index).map(|u| &u.spec.id);
+    drafts.sort_by(|a, b| b.rank().cmp(&a.rank()).then_with(|| id(a).cmp(&id(b))));
+    limit_import(q, &mut drafts, memory);
+    let given_up_w = limit_discharge(q, &mut drafts, memory);
+    limit_inverters(q, &mut drafts, memory, given_up_w);
+    for draft in &drafts {
+        if let (Some(unit), Some(decision)) = (q.view.units.get(draft.index), decisions.get_mut(draft.index)) {
+            decision.holder = finish(q, unit, draft);
+        }
+    }
+    decisions
+}
+
+/// The room is shared anew when anybody comes or goes: that is a decision, not noise, and waits for nothing.
+fn forget_shares(drafts: &[Draft<'_>], memory: &mut [Memory]) {
+    let winner = |d: &Draft<'_>| d.intent.map(|i| i.key.clone());
+    if drafts.iter().all(|d| memory.get(d.index).is_none_or(|m| m.winner == winner(d))) {
+        return;
+    }
+    for mem in memory.iter_mut() {
+        (mem.import, mem.export, mem.winner) = (None, None, None);
+    }
+    for draft in drafts {
+        if let Some(mem) = memory.get_mut(draft.index) {
+            mem.winner = winner(draft);
+        }
+    }
+}
+
+/// The winner on one device and its wish within the limits of the device.
+fn draft<'a>(q: &Question<'a>, index: usize, unit: &Unit, decision: &mut Decision, mem: &mut Memory) -> Draft<'a> {
+    let mut mine: Vec<&Intent> = q
+        .intents
+        .iter()
+        .filter(|i| i.device == unit.spec.id && !matches!(i.action, Action::SetReserve { .. }))
+        .collect();
+    mine.sort_by(|a, b| (b.rank, b.accepted, &b.key).cmp(&(a.rank, a.accepted, &a.key)));
+    let mut draft = Draft { index, intent: None, want: Want::Own, limited_by: None, guard: None };
+    for intent in mine {
+        if let Some(winner) = draft.intent {
+            decision.losers.push((intent.key.clone(), format!("{}: {}", winner.rank, winner.key)));
+            continue;
+        }
+        match want(unit, &intent.action) {
+            Ok((want, limited_by)) => {
+                draft = Draft { index, intent: Some(intent), want, limited_by, guard: None };
+            }
+            Err(why) => decision.impossible.push((intent.key.clone(), why)),
+        }
+    }
+    if let Some(intent) = draft.intent {
+        limit_soc(q, index, unit, &intent.action, &mut draft, mem);
+    }
+    draft
+}
+
+/// An action as a wish, within what the device can do and the installer allows.
+fn want(unit: &Unit, action: &Action) -> Result<(Want, Option<&'static str>), String> {
+    let (limits, caps) = (&unit.spec.limits, &unit.caps);
+    let mut by = None;
+    let want = match action {
+        Action::Charge { power_w, grid, .. } => {
+            let watts = bounded(*power_w, limits.max_charge_w, caps.max_charge_w, "max_charge_w", &mut by)
+                .ok_or("the largest charge power of the device is not known: name power_w")?;
+            Want::Charge { watts, grid: *grid }
+        }
+        Action::Discharge { power_w, .. } => {
+            let watts = bounded(*power_w, limits.max_discharge_w, caps.max_discharge_w, "max_discharge_w", &mut by)
+                .ok_or("the largest discharge power of the device is not known: name power_w")?;
+            Want::Discharge { watts }
+        }
+        Action::Idle => Want::Hold,
+        Action::Auto | Action::SetReserve { .. } => Want::Own,
+        Action::SetExportLimit { power_w } => Want::Export { watts: *power_w },
+        Action::SetPowerLimit { power_w } => Want::Power { watts: power_limit(unit, *power_w, &mut by) },
+        Action::SetPowerLimitPct { pct } => {
+            let rated = caps.rated_w.ok_or("the rated power of the device is not known: name power_w")?;
+            Want::Power { watts: power_limit(unit, rated * pct / 100.0, &mut by) }
+        }
+        Action::Start => Want::Amps { amps: charger_max(unit) },
+        Action::SetMaxCurrent { current_a } => {
+            let mut amps = *current_a;
+            clip(&mut amps, charger_max(unit), "max_current_a", &mut by);
+            Want::Amps { amps }
+        }
+        Action::Stop => Want::Off,
+    };
+    Ok((want, by))
+}
+
+/// The asked power within the installer's and the device's own limit; what was not asked for is no clipping.
+fn bounded(
+    asked: Option<f64>,
+    installer: Option<f64>,
+    device: Option<f64>,
+    name: &'static str,
+    by: &mut Option<&'static str>,
+) -> Option<f64> {
+    let limit = [installer, device].into_iter().flatten().reduce(f64::min);
+    match (asked, limit) {
+        (None, limit) => limit,
+        (Some(watts), limit) => {
+            let mut watts = watts;
+            clip(&mut watts, limit.unwrap_or(f64::INFINITY), name, by);
+            Some(watts)
+        }
+    }
+}
+
+fn power_limit(unit: &Unit, asked: f64, by: &mut Option<&'static str>) -> f64 {
+    let mut watts = asked;
+    clip(&mut watts, unit.spec.limits.max_power_w.unwrap_or(f64::INFINITY), "max_power_w", by);
+    watts
+}
+
+/// A limit that is tighter takes the value's place and leaves its name.
+pub(super) fn clip(value: &mut f64, limit: f64, name: &'static str, by: &mut Option<&'static str>) {
+    if limit < *value {
+        *value = limit.max(0.0);
+        *by = Some(name);
+    }
+}
+
+/// The wish as a demand with its end, its cause, and what comes after.
+fn finish(q: &Question<'_>, unit: &Unit, draft: &Draft<'_>) -> Option<Holder> {
+    let demand = match draft.want {
+        // 0.0 - x: a charge of nothing is 0 W, not -0 W.
+        Want::Charge { watts, grid } => Demand::BatteryPower { watts: 0.0 - watts, grid },
+        Want::Discharge { watts } => Demand::BatteryPower { watts, grid: false },
+        Want::Hold => Demand::BatteryPower { watts: 0.0, grid: false },
+        Want::Own => Demand::Release,
+        Want::Power { watts } | Want::Export { watts } => Demand::PowerLimit { watts },
+        Want::Amps { amps } if amps >= charger_min(unit) => Demand::ChargerCurrent { amps },
+        Want::Amps { .. } | Want::Off => Demand::ChargerOff,
+    };
+    let on_end = on_end(q.site, unit, demand);
+    let limited_by = draft.limited_by.map(str::to_owned);
+    match (draft.intent, draft.guard) {
+        (Some(intent), _) => Some(Holder {
+            key: intent.key.clone(),
+            rank: intent.rank,
+            source: intent.source.clone(),
+            asked: intent.action.clone(),
+            end: LeaseEnd { mono: intent.deadline, wall: intent.ends_at },
+            demand,
+            on_end,
+            applied: Applied { params: applied(q, unit, &intent.action, demand, draft.limited_by), limited_by },
+        }),
+        (None, Some(name)) => Some(Holder {
+            key: IntentKey::Limit(name),
+            rank: Rank::Default,
+            source: "site limit".to_owned(),
+            asked: match demand {
+                Demand::ChargerCurrent { amps } => Action::SetMaxCurrent { current_a: amps },
+                Demand::PowerLimit { watts } => Action::SetPowerLimit { power_w: watts },
+                _ => Action::Stop,
+            },
+            end: LeaseEnd { mono: q.now.plus(GUARD_LEASE), wall: q.wall.plus(GUARD_LEASE) },
+            demand,
+            on_end,
+            applied: Applied { params: Params::new(), limited_by },
+        }),
+        (None, None) => None,
+    }
+}
+
+/// What a device takes when its lease ends or derd stops: never wider than what protects a fuse or the agreed export.
+fn on_end(site: &SiteSpec, unit: &Unit, demand: Demand) -> Demand {
+    match (unit.spec.kind, demand) {
+        (DeviceKind::Charger, Demand::ChargerOff) if site.main_fuse_a.is_some() => Demand::ChargerOff,
+        (DeviceKind::Charger, Demand::ChargerCurrent { amps }) if site.main_fuse_a.is_some() => {
+            match unit.spec.control.charger_fallback() {
+                Demand::ChargerCurrent { amps: fallback } if fallback >= charger_min(unit) => {
+                    Demand::ChargerCurrent { amps: fallback.min(amps) }
+                }
+                _ => Demand::ChargerOff,
+            }
+        }
+        (DeviceKind::Inverter, Demand::PowerLimit { watts }) => {
+            site.export_limit_w.map_or(Demand::Release, |export| Demand::PowerLimit { watts: watts.min(export) })
+        }
+        _ => Demand::Release,
+    }
+}
+
+/// The parameters that are applied, by the names of the request.
+fn applied(q: &Question<'_>, unit: &Unit, asked: &Action, demand: Demand, by: Option<&str>) -> Params {
+    let mut params = Params::new();
+    let mut put = |name: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            params.insert(name.to_owned(), value);
+        }
+    };
+    let limits = &unit.spec.limits;
+    let tighter = |a: Option<f64>, b: Option<f64>, pick: fn(f64, f64) -> f64| a.map(|a| b.map_or(a, |b| pick(a, b)));
+    match (asked, demand) {
+        (Action::Charge { max_soc_pct, .. }, Demand::BatteryPower { watts, .. }) => {
+            put("power_w", Some(watts.abs()));
+            put("max_soc_pct", tighter(*max_soc_pct, limits.max_soc_pct, f64::min));
+        }
+        (Action::Discharge { min_soc_pct, .. }, Demand::BatteryPower { watts, .. }) => {
+            put("power_w", Some(watts.abs()));
+            put("min_soc_pct", tighter(*min_soc_pct, limits.min_soc_pct, f64::max));
+        }
+        (Action::SetExportLimit { power_w }, _) => {
+            put(
+                "power_w",
+                Some(q.bounds.export_w.filter(|_| by == Some(EXPORT)).map_or(*power_w, |e| e.min(*power_w))),
+            );
+        }
+        (Action::SetPowerLimitPct { .. }, Demand::PowerLimit { watts }) => {
+            put("pct", unit.caps.rated_w.filter(|r| *r > 0.0).map(|r| watts / r * 100.0));
+        }
+        (Action::SetPowerLimit { .. }, Demand::PowerLimit { watts }) => put("power_w", Some(watts)),
+        (Action::Start | Action::SetMaxCurrent { .. }, Demand::ChargerCurrent { amps }) => put("current_a", Some(amps)),
+        (Action::Start | Action::SetMaxCurrent { .. }, Demand::ChargerOff) => put("current_a", Some(0.0)),
+        _ => {}
+    }
+    params
+}

@@ -1,0 +1,209 @@
+//! Command intents and how each fares: what the tracker of commands is told.
+
+use super::arbiter::{Decision, Holder};
+use super::effect::{EffectWatch, Energy};
+use crate::model::{
+    Action, Applied, DeviceId, Intent, IntentKey, IntentUpdate, Mono, Outcome, Point, Progress, Sample, Stage,
+    Timestamp, UplinkName,
+};
+
+/// Where a command stands with control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing was decided yet.
+    New,
+    Active,
+    Suspended,
+}
+
+#[derive(Debug)]
+struct Claim {
+    intent: Intent,
+    phase: Phase,
+    applied: Applied,
+    effect: EffectWatch,
+    energy: Energy,
+}
+
+/// All running commands.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(Vec<Claim>);
+
+impl Claims {
+    /// Their intents.
+    pub(crate) fn intents(&self) -> impl Iterator<Item = &Intent> {
+        self.0.iter().map(|c| &c.intent)
+    }
+
+    /// A new command. Of two commands of one rank on a device the last accepted stays; standing settings and setpoints do
+    /// not touch each other. The same key again changes nothing.
+    pub(crate) fn add(&mut self, intent: Intent, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+        if self.0.iter().any(|c| c.intent.key == intent.key) {
+            return;
+        }
+        let rivals = |c: &Claim| {
+            c.intent.device == intent.device
+                && c.intent.rank == intent.rank
+                && is_standing(&c.intent.action) == is_standing(&intent.action)
+        };
+        if let Some(newer) = self.0.iter().find(|c| rivals(c) && c.intent.accepted > intent.accepted) {
+            // Happens when commands are recovered after a restart in any order.
+            let progress = Progress::Superseded(newer.intent.key.to_string());
+            updates.push(IntentUpdate { key: intent.key, at, progress });
+            return;
+        }
+        self.0.retain(|c| {
+            let stays = !rivals(c);
+            if !stays {
+                let progress = Progress::Superseded(intent.key.to_string());
+                updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress });
+            }
+            stays
+        });
+        self.0.push(Claim {
+            intent,
+            phase: Phase::New,
+            applied: Applied::default(),
+            effect: EffectWatch::default(),
+            energy: Energy::default(),
+        });
+    }
+
+    /// End those that `ends` names.
+    pub(crate) fn end(
+        &mut self,
+        now: Mono,
+        at: Timestamp,
+        updates: &mut Vec<IntentUpdate>,
+        ends: impl Fn(&Intent) -> bool,
+    ) {
+        self.0.retain_mut(|c| {
+            let is_over = ends(&c.intent);
+            if is_over {
+                c.energy.pause(now);
+                let progress = Progress::Ended { delivered_wh: c.energy.wh() };
+                updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress });
+            }
+            !is_over
+        });
+    }
+
+    /// End all of a source on a device.
+    pub(crate) fn release(
+        &mut self,
+        source: &UplinkName,
+        device: &DeviceId,
+        now: Mono,
+        at: Timestamp,
+        updates: &mut Vec<IntentUpdate>,
+    ) {
+        self.end(now, at, updates, |i| {
+            i.device == *device && matches!(&i.key, IntentKey::Command { uplink, .. } if uplink == source)
+        });
+    }
+
+    /// The next instant at which one of them ends.
+    pub(crate) fn next_end(&self) -> Option<Mono> {
+        self.0.iter().map(|c| c.intent.deadline).min()
+    }
+
+    /// A device was read.
+    pub(crate) fn sample(&mut self, sample: &Sample, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+        for c in self.0.iter_mut().filter(|c| c.phase == Phase::Active && c.intent.device == sample.device) {
+            c.energy.sample(&c.intent.action, sample.mono, sample.num(&Point::PowerW));
+            if c.effect.sample(sample) {
+                updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress: Progress::Effect });
+            }
+        }
+    }
+
+    /// A device reports. A command that failed, or that something else undid, is over; so is a standing setting that was
+    /// verified.
+    pub(crate) fn outcome(&mut self, outcome: &Outcome, now: Mono, updates: &mut Vec<IntentUpdate>) {
+        let Some(position) = self.0.iter().position(|c| Some(&c.intent.key) == outcome.cause.as_ref()) else { return };
+        let Some(claim) = self.0.get_mut(position) else { return };
+        let (key, at) = (claim.intent.key.clone(), outcome.at);
+        let progress = Progress::Device { stage: outcome.stage.clone(), evidence: outcome.evidence.clone() };
+        updates.push(IntentUpdate { key: key.clone(), at, progress });
+        match &outcome.stage {
+            Stage::Written => {}
+            Stage::Verified if is_standing(&claim.intent.action) => self.end(now, at, updates, |i| i.key == key),
+            Stage::Verified => claim.effect.verified(outcome.demand, now),
+            Stage::Failed(_) | Stage::Reverted(_) => {
+                self.0.remove(position);
+            }
+        }
+    }
+
+    /// What was decided on the device of each. `power` is what the device does now, as far as known.
+    pub(crate) fn settle(
+        &mut self,
+        device: &DeviceId,
+        decision: &Decision,
+        power: Option<f64>,
+        now: Mono,
+        at: Timestamp,
+        updates: &mut Vec<IntentUpdate>,
+    ) {
+        for c in self.0.iter_mut().filter(|c| c.intent.device == *device) {
+            let key = &c.intent.key;
+            if let Some(holder) = decision.holder.as_ref().filter(|h| h.key == *key) {
+                c.hold(holder, power, now, at, updates);
+            } else if let Some((_, stronger)) = decision.losers.iter().find(|(k, _)| k == key)
+                && c.phase != Phase::Suspended
+            {
+                c.phase = Phase::Suspended;
+                c.effect = EffectWatch::default();
+                c.energy.pause(now);
+                let progress = Progress::Suspended(stronger.clone());
+                updates.push(IntentUpdate { key: key.clone(), at, progress });
+            }
+        }
+        self.0.retain(|c| {
+            let Some((key, why)) = decision.impossible.iter().find(|(k, _)| *k == c.intent.key) else { return true };
+            let progress = Progress::Device { stage: Stage::Failed(why.clone()), evidence: Vec::new() };
+            updates.push(IntentUpdate { key: key.clone(), at, progress });
+            false
+        });
+    }
+
+    /// A standing setting is on its way to its device.
+    pub(crate) fn standing_sent(&mut self, key: &IntentKey, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+        for c in self.0.iter_mut().filter(|c| c.intent.key == *key && c.phase == Phase::New) {
+            c.phase = Phase::Active;
+            if let Action::SetReserve { soc_pct } = c.intent.action {
+                c.applied.params.insert("soc_pct".to_owned(), soc_pct);
+            }
+            updates.push(IntentUpdate { key: key.clone(), at, progress: Progress::Active(c.applied.clone()) });
+        }
+    }
+}
+
+impl Claim {
+    fn hold(&mut self, holder: &Holder, power: Option<f64>, now: Mono, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+        if self.phase != Phase::Active {
+            self.energy.begin(&self.intent.action, now, power);
+        } else if !differs(&self.applied, &holder.applied) {
+            return;
+        }
+        self.phase = Phase::Active;
+        self.applied = holder.applied.clone();
+        let progress = Progress::Active(self.applied.clone());
+        updates.push(IntentUpdate { key: self.intent.key.clone(), at, progress });
+    }
+}
+
+/// A standing setting stays until changed: it is told once and holds nothing.
+pub(crate) const fn is_standing(action: &Action) -> bool {
+    matches!(action, Action::SetReserve { .. })
+}
+
+/// Is the change worth telling: another limit, another parameter, or more than noise in a number.
+fn differs(old: &Applied, new: &Applied) -> bool {
+    old.limited_by != new.limited_by
+        || old.params.len() != new.params.len()
+        || old.params.iter().zip(&new.params).any(|((k0, v0), (k1, v1))| {
+            let noise = if k0 == "power_w" { (v0.abs() * 0.01).max(25.0) } else { 0.05 };
+            k0 != k1 || (v0 - v1).abs() >= noise
+        })
+}

@@ -1,0 +1,254 @@
+//! Wishes on their way through the limits: the state of charge, the fuse, the agreed export. Pure.
+
+use super::arbiter::{Draft, Memory, Question, Want, clip};
+use super::limits::{Ceiling, EXPORT, IMPORT, Import, Pace, charger_max, charger_min, discharge_room, inverter_room};
+use super::view::{Freshness, NOMINAL_V, Unit};
+use crate::model::{Action, Demand, DeviceKind, Mono};
+use std::time::Duration;
+
+/// A protective hold stays so long after it was last needed: each beginning and end costs writes.
+const GUARD_LINGER: Duration = Duration::from_secs(60);
+/// A limit of the state of charge that was reached gives way only this far from it, %.
+const SOC_HYSTERESIS: f64 = 1.0;
+
+/// No discharge at or below the lower bound, no charge at or above the upper one, neither while the state is unknown.
+pub(super) fn limit_soc(
+    q: &Question<'_>,
+    index: usize,
+    unit: &Unit,
+    action: &Action,
+    draft: &mut Draft<'_>,
+    mem: &mut Memory,
+) {
+    let soc = q.view.seen.get(index).and_then(|s| s.soc_pct);
+    let limits = &unit.spec.limits;
+    let (is_stopped, watts, name) = match (&mut draft.want, action) {
+        (Want::Charge { watts, .. }, Action::Charge { max_soc_pct, .. }) => {
+            let bound = [limits.max_soc_pct, *max_soc_pct].into_iter().flatten().fold(100.0, f64::min);
+            if let Some(soc) = soc {
+                mem.is_full = soc >= bound || (mem.is_full && soc > bound - SOC_HYSTERESIS);
+            }
+            (mem.is_full, watts, "max_soc_pct")
+        }
+        (Want::Discharge { watts }, Action::Discharge { min_soc_pct, .. }) => {
+            let bound = [limits.min_soc_pct, *min_soc_pct].into_iter().flatten().fold(0.0, f64::max);
+            if let Some(soc) = soc {
+                mem.is_empty = soc <= bound || (mem.is_empty && soc < bound + SOC_HYSTERESIS);
+            }
+            (mem.is_empty, watts, "min_soc_pct")
+        }
+        _ => return,
+    };
+    if soc.is_none() {
+        clip(watts, 0.0, "soc_unknown", &mut draft.limited_by);
+    } else if is_stopped {
+        clip(watts, 0.0, name, &mut draft.limited_by);
+    }
+}
+
+/// How the ceilings of one device move.
+fn pace(q: &Question<'_>, index: usize, rise: Duration, deadband: f64) -> Pace {
+    let poll = |unit: Option<&Unit>| unit.map_or(Duration::ZERO, |u| u.spec.poll);
+    let slower = poll(q.view.units.get(index)).max(poll(q.view.units.iter().find(|u| u.is_grid())));
+    Pace { skew: (slower + Duration::from_millis(300)).min(Duration::from_secs(3)), rise, deadband }
+}
+
+/// The fuse and the import limit: batteries that charge and all settable chargers share the room by rank.
+pub(super) fn limit_import(q: &Question<'_>, drafts: &mut [Draft<'_>], memory: &mut [Memory]) {
+    let is_charger = |d: &Draft<'_>| q.view.units.get(d.index).is_some_and(|u| u.spec.kind == DeviceKind::Charger);
+    let ours: Vec<usize> = drafts
+        .iter()
+        // A battery that is to discharge helps the import side; what it gives is seen by the meter.
+        .filter(|d| is_charger(d) || matches!(d.want, Want::Charge { .. } | Want::Hold))
+        .filter(|d| is_charger(d) || q.view.seen.get(d.index).is_some_and(|s| s.power_w.is_some()))
+        .map(|d| d.index)
+        .collect();
+    let mut room = Import::new(q.view, &q.bounds, &ours);
+    for draft in drafts.iter_mut() {
+        let (Some(unit), Some(mem)) = (q.view.units.get(draft.index), memory.get_mut(draft.index)) else { continue };
+        if unit.spec.kind == DeviceKind::Charger {
+            limit_charger(q, unit, draft, mem, &mut room);
+        } else if let Want::Charge { watts, .. } = &mut draft.want {
+            let free_w = match room {
+                Import::Free => None,
+                Import::Blind => Some(0.0),
+                // Its own part in what the meter sees is not known.
+                Import::Room { .. } if !ours.contains(&draft.index) => Some(0.0),
+                Import::Room { .. } => room.watts(&q.bounds),
+            };
+            let is_blind = matches!(room, Import::Blind);
+            let pace = pace(q, draft.index, Duration::from_secs(5), 100.0);
+            if let Some(limit) = ceiling(&mut mem.import, free_w, is_blind, q.now, pace) {
+                clip(watts, limit, IMPORT, &mut draft.limited_by);
+            }
+            room.take(*watts, &q.bounds);
+        } else {
+            mem.import = None;
+        }
+    }
+}
+
+/// Let a ceiling follow the room there is; `None` when there is no limit.
+fn ceiling(slot: &mut Option<Ceiling>, room: Option<f64>, at_once: bool, now: Mono, pace: Pace) -> Option<f64> {
+    let Some(room) = room else {
+        *slot = None;
+        return None;
+    };
+    let ceiling = slot.get_or_insert(Ceiling::new(room));
+    if at_once {
+        ceiling.drop_to(room);
+    } else {
+        ceiling.follow(room, now, pace);
+    }
+    Some(ceiling.value().max(0.0))
+}
+
+fn limit_charger(q: &Question<'_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut Memory, room: &mut Import) {
+    let seen = q.view.seen.get(draft.index);
+    let is_unplugged = seen.is_some_and(|s| s.is_unplugged);
+    let max = charger_max(unit);
+    let asked = match draft.want {
+        Want::Amps { amps } => amps,
+        Want::Own => max,
+        _ => {
+            mem.import = None;
+            mem.guarded = None;
+            return;
+        }
+    };
+    let can_hold = draft.intent.is_some() || unit.caps.actions.contains(&"set_max_current");
+    if matches!(room, Import::Free) || !can_hold || (is_unplugged && draft.want == Want::Own) {
+        mem.import = None;
+        mem.guarded = None;
+        return;
+    }
+    let is_fresh = seen.is_some_and(|s| s.fresh == Freshness::Fresh);
+    let limit = match (&*room, mem.import) {
+        (Import::Blind, _) => {
+            let fallback = match unit.spec.control.charger_fallback() {
+                Demand::ChargerCurrent { amps } => amps,
+                _ => 0.0,
+            };
+            let limit = mem.import.get_or_insert(Ceiling::new(fallback));
+            limit.drop_to(fallback);
+            limit.value()
+        }
+        // A charger that does not answer: its part in what the meter sees is not known, and no order reaches it.
+        (_, Some(ceiling)) if !is_fresh => ceiling.value(),
+        _ => {
+            // Pauses and restarts wear the car's contactor: room for a restart must last longer.
+            let is_paused = mem.import.is_some_and(|c| c.value() < charger_min(unit));
+            let rise = Duration::from_secs(if is_paused { 30 } else { 10 });
+            let free_a = room.amps(&q.bounds);
+            ceiling(&mut mem.import, free_a, false, q.now, pace(q, draft.index, rise, 1.0)).unwrap_or(f64::INFINITY)
+        }
+    };
+    let mut amps = asked;
+    if limit < asked {
+        clip(&mut amps, limit.floor(), IMPORT, &mut draft.limited_by);
+        mem.guarded = Some(q.now);
+    } else if mem.guarded.is_some_and(|since| q.now.since(since) >= GUARD_LINGER) {
+        mem.guarded = None;
+    }
+    if amps < charger_min(unit) {
+        amps = 0.0;
+    }
+    if draft.want != Want::Own || mem.guarded.is_some() {
+        if draft.want == Want::Own {
+            draft.guard = Some(IMPORT);
+        }
+        draft.want = if amps > 0.0 { Want::Amps { amps } } else { Want::Off };
+    }
+    if !is_unplugged {
+        room.take(amps * q.bounds.phases * NOMINAL_V, &q.bounds);
+    }
+}
+
+/// The agreed export: batteries give way before the sun does. Returns the discharge that was taken back, W.
+pub(super) fn limit_discharge(q: &Question<'_>, drafts: &mut [Draft<'_>], memory: &mut [Memory]) -> f64 {
+    let ours: Vec<usize> = drafts.iter().filter(|d| d.is_settable_battery()).map(|d| d.index).collect();
+    let room = discharge_room(q.view, &q.bounds, &ours);
+    let mut taken = 0.0;
+    let mut given_up_w = 0.0;
+    for draft in drafts.iter_mut() {
+        let Some(mem) = memory.get_mut(draft.index) else { continue };
+        let Want::Discharge { watts } = &mut draft.want else {
+            if draft.is_settable_battery() || draft.want == Want::Own {
+                mem.export = mem.export.filter(|_| !is_battery(q, draft.index));
+            }
+            continue;
+        };
+        let is_blind = q.view.grid_w.is_none();
+        let pace = pace(q, draft.index, Duration::from_secs(5), 100.0);
+        if let Some(limit) = ceiling(&mut mem.export, room.map(|r| r - taken), is_blind, q.now, pace) {
+            clip(watts, limit, EXPORT, &mut draft.limited_by);
+        }
+        taken += *watts;
+        let measured = q.view.seen.get(draft.index).and_then(|s| s.power_w).unwrap_or(0.0);
+        given_up_w += (measured - *watts).max(0.0);
+    }
+    given_up_w
+}
+
+fn is_battery(q: &Question<'_>, index: usize) -> bool {
+    q.view.units.get(index).is_some_and(|u| u.spec.kind == DeviceKind::Battery)
+}
+
+/// The agreed export again: the inverters take what is left of it, shared by their size.
+pub(super) fn limit_inverters(q: &Question<'_>, drafts: &mut [Draft<'_>], memory: &mut [Memory], given_up_w: f64) {
+    let is_settable = |d: &Draft<'_>| {
+        q.view.units.get(d.index).is_some_and(|u| {
+            u.spec.kind == DeviceKind::Inverter && (d.intent.is_some() || u.caps.actions.contains(&"set_power_limit"))
+        })
+    };
+    let ours: Vec<usize> = drafts.iter().filter(|d| is_settable(d)).map(|d| d.index).collect();
+    let size = |i: usize| q.view.units.get(i).and_then(|u| u.caps.rated_w).unwrap_or(10_000.0).max(1.0);
+    let all: f64 = ours.iter().map(|i| size(*i)).sum();
+    for draft in drafts.iter_mut().filter(|d| is_settable(d)) {
+        let (Some(unit), Some(mem)) = (q.view.units.get(draft.index), memory.get_mut(draft.index)) else { continue };
+        let share = size(draft.index) / all;
+        let (asked, mut limit) = match (draft.want, q.bounds.export_w) {
+            (Want::Export { watts }, site) => (Some(watts), site.map_or(watts, |s| s.min(watts))),
+            (_, Some(site)) => (None, site),
+            (_, None) => {
+                (mem.export, mem.guarded) = (None, None);
+                continue;
+            }
+        };
+        let measured = q.view.seen.get(draft.index).and_then(|s| s.power_w);
+        let room = inverter_room(q.view, limit, &ours, given_up_w).map(|r| r * share);
+        limit *= share;
+        let rated = unit.caps.rated_w;
+        let margin = rated.map_or(500.0, |r| (r * 0.1).max(500.0));
+        let is_needed = match (room, measured) {
+            (Some(room), Some(measured)) => measured > room - margin,
+            // Without a meter the worst case is no load at all.
+            _ => rated.is_none_or(|r| r > limit),
+        };
+        if is_needed {
+            mem.guarded = Some(q.now);
+        } else if mem.guarded.is_some_and(|since| q.now.since(since) >= GUARD_LINGER) {
+            mem.guarded = None;
+        }
+        if draft.want == Want::Own && mem.guarded.is_none() {
+            mem.export = None;
+            continue;
+        }
+        let pace = pace(q, draft.index, Duration::from_secs(5), rated.map_or(100.0, |r| (r * 0.01).max(100.0)));
+        let Some(cap) = ceiling(&mut mem.export, room.or(Some(limit)), room.is_none(), q.now, pace) else { continue };
+        let mut watts = match draft.want {
+            Want::Power { watts } => watts,
+            _ => f64::INFINITY,
+        };
+        let mut by = draft.limited_by;
+        clip(&mut watts, cap, EXPORT, &mut by);
+        if asked.is_none_or(|a| q.bounds.export_w.is_some_and(|site| site < a)) {
+            draft.limited_by = by;
+        }
+        clip(&mut watts, unit.spec.limits.max_power_w.unwrap_or(f64::INFINITY), "max_power_w", &mut draft.limited_by);
+        if draft.want == Want::Own {
+            draft.guard = Some(EXPORT);
+        }
+        draft.want = Want::Power { watts };
+    }
+}

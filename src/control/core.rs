@@ -1,0 +1,373 @@
+//! The state between cycles. Events go in, effects come out; nothing here waits, reads a clock or does I/O.
+
+use super::ControlMsg;
+use super::alarms::{Alarms, Cause};
+use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, Memory, Question, decide};
+use super::claims::{Claims, is_standing};
+use super::limits::{Bounds, EXPORT, IMPORT};
+use super::plans::Plans;
+use super::view::{Freshness, Unit, View};
+use crate::model::{
+    Action, Applied, ClockState, ControlStatus, ControlledBy, Demand, DeviceId, DeviceSpec, DeviceState, DeviceStatus,
+    Event, GridSide, Intent, IntentKey, IntentUpdate, LeaseEnd, Mono, Order, Outcome, Params, Progress, Sample,
+    Setpoint, SiteLimit, SiteSpec, Stage, Timestamp,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// So long control waits for the first values before it decides without them.
+const FIRST_VALUES: Duration = Duration::from_secs(10);
+/// After a setpoint replaced a standing setting in the device's cell: try that one again.
+const STANDING_RETRY: Duration = Duration::from_secs(5);
+
+/// One instant on all clocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) mono: Mono,
+    pub(crate) wall: Timestamp,
+    pub(crate) clock: ClockState,
+}
+
+/// What a cycle wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Effect {
+    /// For the device with this index.
+    Order(usize, Order),
+    Update(IntentUpdate),
+    Event(Event),
+}
+
+/// What control knows and has told of one device.
+#[derive(Debug, Default)]
+struct Desk {
+    sample: Option<Arc<Sample>>,
+    online_since: Option<Mono>,
+    /// The first decision was made.
+    is_ready: bool,
+    /// The last order for what it holds.
+    order: Order,
+    /// A standing setting lies in its cell instead of `order`: which.
+    standing: Option<IntentKey>,
+    /// Not before this.
+    standing_after: Mono,
+}
+
+/// Control without its channels.
+#[derive(Debug)]
+pub(crate) struct Core {
+    site: SiteSpec,
+    units: Vec<Unit>,
+    /// In the order of `units`.
+    desks: Vec<Desk>,
+    memory: Vec<Memory>,
+    controlled: BTreeSet<DeviceId>,
+    claims: Claims,
+    plans: Plans,
+    site_limits: Vec<SiteLimit>,
+    alarms: Alarms,
+    started: Mono,
+    /// What events brought before the next cycle.
+    pending: Vec<IntentUpdate>,
+    status: ControlStatus,
+}
+
+impl Core {
+    pub(crate) fn new(site: SiteSpec, specs: Vec<DeviceSpec>, started: Mono) -> Self {
+        let units: Vec<_> = specs.into_iter().map(|s| Unit { spec: Arc::new(s), caps: Arc::default() }).collect();
+        Self {
+            site,
+            desks: units.iter().map(|_| Desk::default()).collect(),
+            memory: units.iter().map(|_| Memory::default()).collect(),
+            controlled: units.iter().filter(|u| u.is_controlled()).map(|u| u.spec.id.clone()).collect(),
+            units,
+            claims: Claims::default(),
+            plans: Plans::default(),
+            site_limits: Vec::new(),
+            alarms: Alarms::default(),
+            started,
+            pending: Vec::new(),
+            status: ControlStatus::default(),
+        }
+    }
+
+    /// Control's own word after the last cycle.
+    pub(crate) const fn status(&self) -> &ControlStatus {
+        &self.status
+    }
+
+    pub(crate) fn message(&mut self, msg: ControlMsg, now: Now) {
+        match msg {
+            ControlMsg::Intent(intent) if self.controlled.contains(&intent.device) => {
+                self.claims.add(intent, now.wall, &mut self.pending);
+            }
+            ControlMsg::Intent(intent) => {
+                // Refused at the door already, unless the configuration changed over a restart.
+                let why = format!("{} is not a device that may be controlled", intent.device);
+                let progress = Progress::Device { stage: Stage::Failed(why), evidence: Vec::new() };
+                self.pending.push(IntentUpdate { key: intent.key, at: now.wall, progress });
+            }
+            ControlMsg::Release { uplink, device } => {
+                self.claims.release(&uplink, &device, now.mono, now.wall, &mut self.pending);
+            }
+            ControlMsg::Withdraw(key) => {
+                self.claims.end(now.mono, now.wall, &mut self.pending, |i| i.key == key);
+                self.end_site_limits(now, |l| l.key == key);
+            }
+            ControlMsg::SiteLimit(limit) => self.site_limit(limit, now),
+            ControlMsg::Plan { doc, order, source } => self.plans.put(doc, order, source),
+            ControlMsg::DropPlan(id) => self.plans.drop_plan(&id),
+        }
+    }
+
+    pub(crate) fn sample(&mut self, sample: Arc<Sample>, now: Now) {
+        let Some(index) = self.index(&sample.device) else { return };
+        self.claims.sample(&sample, now.wall, &mut self.pending);
+        if let Some(desk) = self.desks.get_mut(index) {
+            desk.sample = Some(sample);
+        }
+    }
+
+    pub(crate) fn outcome(&mut self, outcome: &Outcome, now: Now) {
+        if let (Demand::Reserve { .. }, Some(IntentKey::Plan(id)), Stage::Verified | Stage::Failed(_)) =
+            (outcome.demand, &outcome.cause, &outcome.stage)
+        {
+            // A plan's standing setting that fails is not tried again within its slot either: it would never end.
+            self.plans.standing_done(id);
+        }
+        self.claims.outcome(outcome, now.mono, &mut self.pending);
+    }
+
+    pub(crate) fn device(&mut self, index: usize, status: &DeviceStatus, now: Now) {
+        let (Some(unit), Some(desk)) = (self.units.get_mut(index), self.desks.get_mut(index)) else { return };
+        if status.state == DeviceState::Online {
+            desk.online_since.get_or_insert(now.mono);
+        }
+        if *unit.caps != status.capabilities {
+            unit.caps = Arc::new(status.capabilities.clone());
+        }
+    }
+
+    /// One arbitration over everything, and what follows from it.
+    pub(crate) fn cycle(&mut self, now: Now) -> Vec<Effect> {
+        self.claims.end(now.mono, now.wall, &mut self.pending, |i| i.deadline <= now.mono);
+        self.end_site_limits(now, |l| l.deadline <= now.mono);
+        let mut intents = self.plans.intents(now.mono, now.wall, now.clock);
+        intents.extend(self.claims.intents().cloned());
+        let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| is_standing(&i.action));
+
+        let bounds = Bounds::new(&self.site, &self.site_limits);
+        let samples: Vec<_> = self.desks.iter().map(|d| d.sample.clone()).collect();
+        let view = View::new(&self.units, &samples, self.site.phases, now.mono);
+        let question =
+            Question { view: &view, intents: &held, site: &self.site, bounds, now: now.mono, wall: now.wall };
+        let decisions = decide(&question, &mut self.memory);
+
+        let mut effects = Vec::new();
+        let is_grid_known = self.is_grid_known(&view, bounds, now.mono);
+        let mut holders = BTreeMap::new();
+        for (i, (unit, decision)) in self.units.iter().zip(&decisions).enumerate() {
+            let Some(desk) = self.desks.get_mut(i) else { continue };
+            desk.is_ready = desk.is_ready || is_safe(decision) || desk.may_decide(is_grid_known, now.mono);
+            if !desk.is_ready {
+                // What was worked out without values must not slow down what follows.
+                if let Some(memory) = self.memory.get_mut(i) {
+                    *memory = Memory::default();
+                }
+                continue;
+            }
+            let power = view.seen.get(i).and_then(|s| s.power_w);
+            self.claims.settle(&unit.spec.id, decision, power, now.mono, now.wall, &mut self.pending);
+            if let Some(order) = desk.hold(decision.order(unit, &self.site, now.mono, now.wall), now.mono) {
+                effects.push(Effect::Order(i, order));
+            }
+            let setting = standing.iter().filter(|s| s.device == unit.spec.id && unit.is_controlled());
+            let strongest = setting.max_by(|a, b| (a.rank, a.accepted, &a.key).cmp(&(b.rank, b.accepted, &b.key)));
+            if let Some(order) = desk.set(strongest, now.mono) {
+                if let Some(intent) = strongest.filter(|_| desk.standing.is_some()) {
+                    self.claims.standing_sent(&intent.key, now.wall, &mut self.pending);
+                }
+                effects.push(Effect::Order(i, order));
+            }
+            if let Some(h) = &decision.holder {
+                let ends_at = desk.lease_end().unwrap_or(h.end.wall);
+                let by = ControlledBy { source: h.source.clone(), rank: h.rank, action: h.asked.name(), ends_at };
+                holders.insert(unit.spec.id.clone(), by);
+            }
+        }
+        let (load_w, grid_w) = (view.load_w, view.grid_w);
+        let is_started = now.mono.since(self.started) >= FIRST_VALUES;
+        let is_grid_lost =
+            view.units.iter().zip(&view.seen).any(|(u, s)| {
+                u.is_grid() && (s.fresh == Freshness::Stale || (s.fresh == Freshness::Never && is_started))
+            });
+        self.raise_alarms(&decisions, is_grid_lost, now, &mut effects);
+        effects.extend(self.pending.drain(..).map(Effect::Update));
+        self.status = ControlStatus { holders, load_w, grid_w, cycles: self.status.cycles.wrapping_add(1) };
+        effects
+    }
+
+    /// How long nothing changes by itself; `None`: nobody knows of anything.
+    pub(crate) fn next_wake(&self, now: Now) -> Option<Duration> {
+        let limits = self.site_limits.iter().map(|l| l.deadline);
+        let lease = limits.chain(self.claims.next_end()).min().map(|end| end.since(now.mono));
+        let plan = self.plans.next_change().map(|t| t.since(now.wall));
+        // Never zero: a clock that stands still must not make a loop that spins.
+        [lease, plan].into_iter().flatten().min().map(|d| d.max(Duration::from_millis(1)))
+    }
+
+    fn index(&self, device: &DeviceId) -> Option<usize> {
+        self.units.iter().position(|u| u.spec.id == *device)
+    }
+
+    /// The worst case is for a meter that fell silent, not for the first seconds of a start.
+    fn is_grid_known(&self, view: &View<'_>, bounds: Bounds, now: Mono) -> bool {
+        let is_limited = bounds.import_w.is_some() || bounds.export_w.is_some();
+        let grid = view.units.iter().position(Unit::is_grid);
+        let is_awaited = grid.is_some_and(|i| view.seen.get(i).is_some_and(|s| s.fresh == Freshness::Never));
+        !(is_limited && is_awaited) || now.since(self.started) >= FIRST_VALUES
+    }
+
+    fn site_limit(&mut self, limit: SiteLimit, now: Now) {
+        if self.site_limits.iter().any(|l| l.key == limit.key) {
+            return;
+        }
+        let installer = Bounds::new(&self.site, &[]);
+        let own = match limit.side {
+            GridSide::Import => installer.import_w,
+            GridSide::Export => installer.export_w,
+        };
+        let is_tighter = own.is_some_and(|own| own < limit.power_w);
+        let watts = own.map_or(limit.power_w, |own| own.min(limit.power_w));
+        let applied = Applied {
+            params: Params::from([("power_w".to_owned(), watts)]),
+            limited_by: is_tighter.then(|| "installer".to_owned()),
+        };
+        self.pending.push(IntentUpdate { key: limit.key.clone(), at: now.wall, progress: Progress::Active(applied) });
+        self.site_limits.push(limit);
+    }
+
+    fn end_site_limits(&mut self, now: Now, ends: impl Fn(&SiteLimit) -> bool) {
+        let pending = &mut self.pending;
+        self.site_limits.retain(|l| {
+            let is_over = ends(l);
+            if is_over {
+                let progress = Progress::Ended { delivered_wh: None };
+                pending.push(IntentUpdate { key: l.key.clone(), at: now.wall, progress });
+            }
+            !is_over
+        });
+    }
+
+    fn raise_alarms(&mut self, decisions: &[Decision], is_grid_lost: bool, now: Now, effects: &mut Vec<Effect>) {
+        let ready = decisions.iter().zip(&self.desks).filter(|(_, desk)| desk.is_ready);
+        let limits: Vec<_> =
+            ready.filter_map(|(d, _)| d.holder.as_ref()).filter_map(|h| h.applied.limited_by.as_deref()).collect();
+        let grid = self.units.iter().find(|u| u.is_grid()).map(|u| &u.spec.id);
+        let is_blocked = now.clock == ClockState::Untrusted && self.plans.is_any_for(&self.controlled);
+        let causes = [
+            (Cause::GridMeterStale, is_grid_lost, grid),
+            (Cause::ImportLimit, limits.contains(&IMPORT), None),
+            (Cause::ExportLimit, limits.contains(&EXPORT), None),
+            (Cause::PlanBlockedClock, is_blocked, None),
+        ];
+        for (cause, is_on, device) in causes {
+            effects.extend(self.alarms.set(cause, is_on, device, now.mono, now.wall).map(Effect::Event));
+        }
+    }
+}
+
+impl Desk {
+    /// Is it known well enough for a first decision.
+    fn may_decide(&self, is_grid_known: bool, now: Mono) -> bool {
+        let is_due = self.online_since.is_some_and(|t| now.since(t) >= FIRST_VALUES);
+        is_grid_known && (self.sample.is_some() || is_due)
+    }
+
+    /// The order to send for what it holds, when that changed materially.
+    fn hold(&mut self, order: Order, now: Mono) -> Option<Order> {
+        if !is_material(&self.order, &order, now) {
+            return None;
+        }
+        self.order = order.clone();
+        if self.standing.take().is_some() {
+            self.standing_after = now.plus(STANDING_RETRY);
+        }
+        Some(order)
+    }
+
+    /// The order to send for a standing setting, or to take its place when it is done.
+    fn set(&mut self, wanted: Option<&Intent>, now: Mono) -> Option<Order> {
+        let Some(intent) = wanted else {
+            return self.standing.take().map(|_| self.order.clone());
+        };
+        if self.standing.as_ref() == Some(&intent.key) || now < self.standing_after {
+            return None;
+        }
+        let Action::SetReserve { soc_pct } = intent.action else { return None };
+        self.standing = Some(intent.key.clone());
+        let end = LeaseEnd { mono: intent.deadline, wall: intent.ends_at };
+        Some(Order::Hold(Setpoint::new(
+            intent.device.clone(),
+            Demand::Reserve { pct: soc_pct },
+            intent.key.clone(),
+            intent.action.clone(),
+            end,
+            Demand::Release,
+        )))
+    }
+
+    fn lease_end(&self) -> Option<Timestamp> {
+        match &self.order {
+            Order::Hold(setpoint) => Some(setpoint.end().wall),
+            Order::Wait | Order::Free => None,
+        }
+    }
+}
+
+/// Stopping a device never waits for anything.
+fn is_safe(decision: &Decision) -> bool {
+    decision
+        .holder
+        .as_ref()
+        .is_some_and(|h| matches!(h.key, IntentKey::Command { .. }) && matches!(h.asked, Action::Stop | Action::Idle))
+}
+
+/// Is the new order worth a write on the wire.
+fn is_material(old: &Order, new: &Order, now: Mono) -> bool {
+    match (old, new) {
+        (Order::Hold(old), Order::Hold(new)) => {
+            old.cause() != new.cause()
+                || is_other(old.demand(), new.demand())
+                || is_other(old.on_end(), new.on_end())
+                || is_other_end(old, new, now)
+        }
+        (old, new) => old != new,
+    }
+}
+
+fn is_other_end(old: &Setpoint, new: &Setpoint, now: Mono) -> bool {
+    if matches!(new.cause(), IntentKey::Limit(_)) {
+        let lease = if new.demand() == Demand::Release { BASELINE_LEASE } else { GUARD_LEASE };
+        return old.end().mono.since(now) < lease / 2;
+    }
+    // A plan's end is worked out from the wall clock in each cycle: that wavers by rounding.
+    let (a, b) = (old.end().mono.ms(), new.end().mono.ms());
+    a.abs_diff(b) > 1500
+}
+
+/// Noise in a demand: below 25 W or 1 % upwards, and below 1 W downwards, where a limit tightens.
+fn is_other(old: Demand, new: Demand) -> bool {
+    let watts = |old: f64, new: f64| {
+        let is_tighter = new.abs() < old.abs() || old * new < 0.0;
+        (new - old).abs() >= if is_tighter { 1.0 } else { (old.abs() * 0.01).max(25.0) }
+    };
+    match (old, new) {
+        (Demand::BatteryPower { watts: a, grid: x }, Demand::BatteryPower { watts: b, grid: y }) => {
+            x != y || watts(a, b)
+        }
+        (Demand::PowerLimit { watts: a }, Demand::PowerLimit { watts: b }) => watts(a, b),
+        (Demand::ChargerCurrent { amps: a }, Demand::ChargerCurrent { amps: b }) => (a - b).abs() >= 0.1,
+        (old, new) => old != new,
+    }
+}

@@ -1,0 +1,223 @@
+//! What may never happen: the fuse, the agreed export, and how fast a limit gives way. Pure.
+
+use super::view::{NOMINAL_V, Unit, View};
+use crate::model::{DeviceKind, GridSide, Mono, SiteLimit, SiteSpec};
+use std::time::Duration;
+
+/// The name of the import side in results and as the cause of a protective hold.
+pub(crate) const IMPORT: &str = "import_limit";
+/// The name of the export side.
+pub(crate) const EXPORT: &str = "export_limit";
+/// What a charger can draw at most when it does not say, A.
+pub(crate) const CHARGER_MAX_A: f64 = 32.0;
+/// The smallest current of IEC 61851: below it a car pauses, A.
+pub(crate) const CHARGER_MIN_A: f64 = 6.0;
+
+/// The limits of the grid connection that are in force: the installer's and, tighter, those from outside.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Bounds {
+    pub(crate) phases: f64,
+    /// Per phase, A.
+    pub(crate) fuse_a: Option<f64>,
+    /// All phases, W, the fuse included.
+    pub(crate) import_w: Option<f64>,
+    /// W.
+    pub(crate) export_w: Option<f64>,
+}
+
+impl Bounds {
+    pub(crate) fn new(site: &SiteSpec, extra: &[SiteLimit]) -> Self {
+        let phases = f64::from(site.phases.max(1));
+        let tightest = |side: GridSide, own: Option<f64>| {
+            extra.iter().filter(|l| l.side == side).map(|l| l.power_w).chain(own).reduce(f64::min)
+        };
+        Self {
+            phases,
+            fuse_a: site.main_fuse_a,
+            import_w: tightest(GridSide::Import, site.main_fuse_a.map(|a| a * phases * NOMINAL_V)),
+            export_w: tightest(GridSide::Export, site.export_limit_w),
+        }
+    }
+}
+
+/// What the import side still allows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Import {
+    /// There is no limit.
+    Free,
+    /// There is one, and the grid meter is silent: the worst case.
+    Blind,
+    /// So much for the devices that control may set, all of them together.
+    Room {
+        /// All phases, W; negative when the rest alone is too much.
+        total_w: f64,
+        /// Per phase, A.
+        phase_a: Option<[f64; 3]>,
+    },
+}
+
+impl Import {
+    /// The room left when everything in `ours` drew nothing: `limit - (grid - own present contribution)`.
+    /// A device whose own power is not known counts as drawing nothing now, which leaves it in the rest: less room.
+    pub(crate) fn new(view: &View<'_>, bounds: &Bounds, ours: &[usize]) -> Self {
+        let Some(limit_w) = bounds.import_w else { return Self::Free };
+        let Some(grid_w) = view.grid_w else { return Self::Blind };
+        let own_w: f64 = ours.iter().map(|i| draws_w(view, *i)).sum();
+        let phase_a = match (bounds.fuse_a, view.grid_a) {
+            (Some(fuse), Some(grid)) => {
+                let mut room = [f64::INFINITY; 3];
+                for (p, room) in room.iter_mut().enumerate().take(if bounds.phases < 2.0 { 1 } else { 3 }) {
+                    let own: f64 = ours.iter().map(|i| draws_a(view, bounds, *i, p)).sum();
+                    *room = fuse - (grid.get(p).copied().unwrap_or(0.0) - own);
+                }
+                Some(room)
+            }
+            _ => None,
+        };
+        Self::Room { total_w: limit_w - (grid_w - own_w), phase_a }
+    }
+
+    /// The largest current of a charger, A. Which phases it uses, and in which order they are wired, is not known: the
+    /// fullest phase counts. `None`: no limit; also when blind, where the fallback applies.
+    pub(crate) fn amps(&self, bounds: &Bounds) -> Option<f64> {
+        let Self::Room { total_w, phase_a } = self else { return None };
+        let by_total = total_w / (bounds.phases * NOMINAL_V);
+        Some(phase_a.map_or(by_total, |a| a.into_iter().fold(by_total, f64::min)))
+    }
+
+    /// The largest charge power of a battery, W, taken as symmetric. `None`: no limit.
+    pub(crate) fn watts(&self, bounds: &Bounds) -> Option<f64> {
+        let Self::Room { total_w, phase_a } = self else { return None };
+        let by_phase = phase_a.map(|a| a.into_iter().fold(f64::INFINITY, f64::min) * bounds.phases * NOMINAL_V);
+        Some(by_phase.map_or(*total_w, |w| w.min(*total_w)))
+    }
+
+    /// Give some of it away, evenly over the phases.
+    pub(crate) fn take(&mut self, watts: f64, bounds: &Bounds) {
+        if let Self::Room { total_w, phase_a } = self {
+            *total_w -= watts;
+            if let Some(phases) = phase_a {
+                phases.iter_mut().for_each(|a| *a -= watts / (bounds.phases * NOMINAL_V));
+            }
+        }
+    }
+}
+
+/// What a device draws at this moment, W; negative when it feeds; 0 when unknown.
+fn draws_w(view: &View<'_>, index: usize) -> f64 {
+    let power = view.seen.get(index).and_then(|s| s.power_w).unwrap_or(0.0);
+    if view.units.get(index).is_some_and(|u| u.spec.kind == DeviceKind::Battery) { -power } else { power }
+}
+
+fn draws_a(view: &View<'_>, bounds: &Bounds, index: usize, phase: usize) -> f64 {
+    let own =
+        view.seen.get(index).filter(|_| view.units.get(index).is_some_and(|u| u.spec.kind == DeviceKind::Charger));
+    match own.map(|s| s.phase_a) {
+        Some(a) if a.iter().any(Option::is_some) => a.get(phase).copied().flatten().unwrap_or(0.0).max(0.0),
+        _ => draws_w(view, index) / (bounds.phases * NOMINAL_V),
+    }
+}
+
+/// The largest discharge of the battery at `index`, W: what the agreed export and the fuse leave. `None`: no limit.
+/// With a silent meter the load counts as nothing and every inverter as producing what it last could.
+pub(crate) fn discharge_room(view: &View<'_>, bounds: &Bounds, ours: &[usize]) -> Option<f64> {
+    let fuse_w = bounds.fuse_a.map(|a| a * bounds.phases * NOMINAL_V);
+    let limit = [bounds.export_w, fuse_w].into_iter().flatten().reduce(f64::min)?;
+    let own: Option<f64> = ours.iter().map(|i| view.seen.get(*i).and_then(|s| s.power_w)).sum();
+    Some(match (view.grid_w, own) {
+        (Some(grid), Some(own)) => (limit + grid + own).max(0.0),
+        _ => (limit - worst_production(view)).max(0.0),
+    })
+}
+
+/// The largest AC power of all settable inverters together, W, so that not more than `limit_w` leaves the site.
+/// `given_up_w`: discharge that was already taken back in this cycle. With a silent meter: the limit itself.
+pub(crate) fn inverter_room(view: &View<'_>, limit_w: f64, ours: &[usize], given_up_w: f64) -> Option<f64> {
+    let own: f64 = ours.iter().map(|i| view.seen.get(*i).and_then(|s| s.power_w)).sum::<Option<f64>>()?;
+    Some((limit_w + view.grid_w? + own + given_up_w).max(0.0))
+}
+
+fn worst_production(view: &View<'_>) -> f64 {
+    view.units
+        .iter()
+        .zip(&view.seen)
+        .filter(|(u, _)| u.spec.kind == DeviceKind::Inverter)
+        .map(|(u, s)| s.power_w.or(u.caps.rated_w).unwrap_or(f64::INFINITY))
+        .sum()
+}
+
+/// The largest current a charger may ever take by its configuration and capability, A.
+pub(crate) fn charger_max(unit: &Unit) -> f64 {
+    [unit.spec.limits.max_current_a, unit.caps.max_current_a]
+        .into_iter()
+        .flatten()
+        .reduce(f64::min)
+        .unwrap_or(CHARGER_MAX_A)
+}
+
+/// Below this a charger pauses, A.
+pub(crate) fn charger_min(unit: &Unit) -> f64 {
+    unit.caps.min_current_a.unwrap_or(CHARGER_MIN_A).max(CHARGER_MIN_A)
+}
+
+/// How a ceiling moves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// The grid meter and the device are read at different instants: a step of the device itself looks like one of the
+    /// rest until both were read again. Only what stays lower for this long lowers the ceiling.
+    pub(crate) skew: Duration,
+    /// More room must last this long before the ceiling rises.
+    pub(crate) rise: Duration,
+    /// Less additional room than this is not worth a write.
+    pub(crate) deadband: f64,
+}
+
+/// A limit that follows the room there is: down as soon as that is certain, up slowly, so that it never swings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Ceiling {
+    value: f64,
+    low: Option<(Mono, f64)>,
+    high: Option<(Mono, f64)>,
+}
+
+impl Ceiling {
+    pub(crate) const fn new(room: f64) -> Self {
+        Self { value: room, low: None, high: None }
+    }
+
+    pub(crate) const fn value(&self) -> f64 {
+        self.value
+    }
+
+    /// The room is now this large.
+    pub(crate) fn follow(&mut self, room: f64, now: Mono, pace: Pace) {
+        if room < self.value {
+            self.high = None;
+            let (since, best) = self.low.map_or((now, room), |(since, best)| (since, best.max(room)));
+            self.low = Some((since, best));
+            if now.since(since) >= pace.skew {
+                *self = Self::new(best);
+                // What is still lower than the best of that time gets its own time.
+                self.low = (room < best).then_some((now, room));
+            }
+        } else {
+            self.low = None;
+            if room < self.value + pace.deadband {
+                self.high = None;
+            } else {
+                let (since, least) = self.high.map_or((now, room), |(since, least)| (since, least.min(room)));
+                self.high = Some((since, least));
+                if now.since(since) >= pace.rise {
+                    *self = Self::new(least);
+                }
+            }
+        }
+    }
+
+    /// Down at once: the worst case.
+    pub(crate) fn drop_to(&mut self, room: f64) {
+        if room < self.value {
+            *self = Self::new(room);
+        }
+    }
+}
