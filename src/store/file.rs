@@ -82,6 +82,8 @@ pub(crate) fn replace(path: &Path, now: Timestamp, reason: String) -> Result<Ope
 fn salvage(conn: &Connection, aside: &Path) -> rusqlite::Result<usize> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let old = Connection::open_with_flags(aside, flags)?;
+    // Without this SQLite reads nothing of a file that is shorter than its header says.
+    old.execute_batch("PRAGMA writable_schema = ON; PRAGMA trusted_schema = OFF; PRAGMA wal_autocheckpoint = 0;")?;
     if version(&old)? != MIGRATIONS.len() {
         return Ok(0);
     }

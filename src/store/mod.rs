@@ -32,10 +32,11 @@
 //!
 //! # Layout
 //!
-//! `handle` is what others see; `thread` takes their requests. `telemetry` (with `blob` and `ranges`, both pure) and `journal` do
+//! `handle` is what others see; `thread` takes their requests (`deferred` keeps what the disk refused). `telemetry` (with `blob` and `ranges`, both pure) and `journal` do
 //! the work, `history` and `retention` in small pieces between requests. `file` opens and replaces the file, `written` counts.
 
 mod blob;
+mod deferred;
 mod file;
 mod handle;
 mod history;

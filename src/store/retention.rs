@@ -21,8 +21,6 @@ const BATCHES: usize = 8;
 const VACUUM: u32 = 256;
 /// The write-ahead log's share of the allowed size, bytes.
 const LOG_BYTES: u64 = 1 << 20;
-/// Samples were lost for want of room; it counts as over after so long without.
-const FULL_OVER: Duration = Duration::from_secs(3600);
 
 /// When each look is due.
 #[derive(Debug, Default)]
@@ -32,9 +30,9 @@ pub(crate) struct Due {
     journal: Mono,
 }
 
-/// The last loss of unacknowledged samples that is being told.
+/// Is it told that unacknowledged samples are being lost for want of room.
 #[derive(Debug, Default)]
-pub(crate) struct Full(Option<Mono>);
+pub(crate) struct Full(bool);
 
 /// What was done.
 #[derive(Debug, Default)]
@@ -62,21 +60,18 @@ impl Due {
             let (deleted, lost) = by_size(conn, telemetry, settings.max_bytes)?;
             done.wrote |= deleted | vacuum(conn)?;
             telemetry.dropped += lost;
-            match (&mut full.0, lost) {
-                (since @ None, 1..) => {
-                    *since = Some(mono);
-                    let text = "The store is full: old telemetry was deleted before every uplink had it.";
-                    done.event = Some((text.to_owned(), EventState::Raised));
-                    done.wrote = true;
+            let word = match (full.0, lost) {
+                (false, 1..) => Some(("old telemetry was deleted before every uplink had it", EventState::Raised)),
+                // What would go next has arrived everywhere.
+                (true, 0) if telemetry.is_oldest_passed() => {
+                    Some(("every uplink has again what would be deleted next", EventState::Cleared))
                 }
-                (Some(since), 1..) => *since = mono,
-                (Some(since), 0) if mono.since(*since) >= FULL_OVER => {
-                    full.0 = None;
-                    let text = "No telemetry was lost for want of room for an hour.";
-                    done.event = Some((text.to_owned(), EventState::Cleared));
-                    done.wrote = true;
-                }
-                _ => {}
+                _ => None,
+            };
+            if let Some((text, state)) = word {
+                full.0 = state == EventState::Raised;
+                done.event = Some((format!("The store is full: {text}."), state));
+                done.wrote = true;
             }
         }
         if let Some(now) = now.filter(|_| mono >= self.age) {
@@ -140,7 +135,10 @@ fn vacuum(conn: &Connection) -> rusqlite::Result<bool> {
     if free < u64::from(VACUUM) || free < pages / 4 {
         return Ok(false);
     }
-    conn.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM})"))?;
+    // One step per page.
+    let mut stmt = conn.prepare(&format!("PRAGMA incremental_vacuum({VACUUM})"))?;
+    let mut steps = stmt.query([])?;
+    while steps.next()?.is_some() {}
     Ok(true)
 }
 

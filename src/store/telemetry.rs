@@ -288,6 +288,11 @@ impl Telemetry {
         self.cursors.values().map(|c| c.acked.contiguous() - 1).min().unwrap_or(u64::MAX)
     }
 
+    /// Has every uplink the oldest row on disk.
+    pub(crate) fn is_oldest_passed(&self) -> bool {
+        self.first_row.is_none_or(|first| first <= self.passed_by_all())
+    }
+
     /// Time of the oldest sample on disk, else in memory.
     pub(crate) fn oldest(&self, conn: &Connection) -> rusqlite::Result<Option<Timestamp>> {
         let on_disk: Option<i64> = conn

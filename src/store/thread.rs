@@ -1,5 +1,6 @@
 //! The store's thread: takes asks one by one, and between them does what is due.
 
+use super::deferred::Deferred;
 use super::file::{self, SetAside};
 use super::handle::{Ask, HistoryRow, StoreError};
 use super::history::HistoryJob;
@@ -7,7 +8,7 @@ use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
 use super::written::Written;
 use super::{StoreSettings, journal, retention};
-use crate::model::{ClockState, DeviceId, Event, EventState, Mono, Severity, StoreStatus};
+use crate::model::{ClockState, Event, EventState, Mono, Severity, StoreStatus};
 use crate::runtime::Clock;
 use rusqlite::Connection;
 use std::collections::VecDeque;
@@ -25,8 +26,6 @@ const RETRY: Duration = Duration::from_secs(10);
 const BURST: usize = 64;
 /// History queries under way at once.
 const JOBS: usize = 4;
-/// Writes nobody waits for, kept while the disk does not take them.
-const DEFERRED: usize = 1024;
 
 type HistoryReply = oneshot::Sender<Result<Vec<HistoryRow>, StoreError>>;
 
@@ -57,15 +56,16 @@ pub(crate) struct Worker {
     pub(crate) telemetry: Telemetry,
     written: Written,
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
-    deferred: VecDeque<Ask>,
+    deferred: Deferred,
     due: Due,
     status: StoreStatus,
-    /// Is the loss of unacknowledged samples for want of room being told, and since when there was none.
     full: retention::Full,
+    /// The last commit of telemetry failed: that a smaller write succeeds does not mean that all is well.
+    is_stuck: bool,
 }
 
 /// What to do after an ask.
-enum Next {
+pub(crate) enum Next {
     Go,
     Stop(oneshot::Sender<()>),
 }
@@ -91,9 +91,10 @@ impl Worker {
             telemetry,
             written,
             jobs: VecDeque::new(),
-            deferred: VecDeque::new(),
+            deferred: Deferred::default(),
             status: StoreStatus::default(),
             full: retention::Full::default(),
+            is_stuck: false,
         };
         if let Some(aside) = opened.set_aside {
             worker.tell_damage(&aside);
@@ -110,10 +111,11 @@ impl Worker {
             let next = match first {
                 Ok(Some(ask)) => self.burst(ask),
                 Ok(None) => break None,
-                Err(_elapsed) => {
+                Err(_elapsed) if self.jobs.is_empty() => {
                     self.due.status = Mono::default();
                     Next::Go
                 }
+                Err(_elapsed) => Next::Go,
             };
             if let Next::Stop(reply) = next {
                 break Some(reply);
@@ -142,17 +144,16 @@ impl Worker {
     }
 
     fn burst(&mut self, first: Ask) -> Next {
-        let mut ask = first;
-        for _ in 0..BURST {
+        let mut ask = Some(first);
+        for taken in 1..=BURST {
+            let Some(now) = ask.take() else { break };
             let mut next = Next::Go;
-            self.guarded("a request", |worker| next = worker.handle(ask));
+            self.guarded("a request", |worker| next = worker.handle(now));
             if let Next::Stop(_) = next {
                 return next;
             }
-            match self.ends.asks.try_recv() {
-                Ok(more) => ask = more,
-                Err(_) => break,
-            }
+            // What is taken out of the queue must be handled: none after the last.
+            ask = if taken < BURST { self.ends.asks.try_recv().ok() } else { None };
         }
         Next::Go
     }
@@ -210,11 +211,13 @@ impl Worker {
         });
         match done {
             Ok(()) => {
+                self.is_stuck = false;
                 self.wrote();
                 Ok(())
             }
             Err(error) => {
-                self.due.commit = self.clock.mono().plus(RETRY.min(self.settings.commit_every));
+                self.is_stuck = true;
+                self.due.commit = self.clock.mono().plus(RETRY.min(self.settings.commit_every).max(TURN));
                 if file::is_damage(&error) {
                     self.replace_file(&error.to_string());
                 }
@@ -291,7 +294,7 @@ impl Worker {
 
     /// After each good transaction.
     fn wrote(&mut self) {
-        if self.note_written() && self.status.error.take().is_some() {
+        if self.note_written() && !self.is_stuck && self.status.error.take().is_some() {
             tracing::info!("the store writes again");
             self.own_event(
                 Severity::Critical,
@@ -354,7 +357,7 @@ impl Worker {
         }
     }
 
-    fn handle(&mut self, ask: Ask) -> Next {
+    pub(crate) fn handle(&mut self, ask: Ask) -> Next {
         match ask {
             Ask::Sample(stored) => self.telemetry.take(stored),
             Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
@@ -487,34 +490,18 @@ impl Worker {
     }
 
     fn defer(&mut self, ask: Ask) {
-        // Of what a device holds, only the last word counts.
-        if let Some(device) = held_device(&ask) {
-            self.deferred.retain(|old| held_device(old) != Some(device));
-        }
-        self.deferred.push_back(ask);
-        if self.deferred.len() > DEFERRED {
-            let at = self.deferred.iter().position(|old| held_device(old).is_none()).unwrap_or_default();
-            if self.deferred.remove(at).is_some() {
-                tracing::warn!("the disk takes nothing and memory is full: an old event or notice was dropped");
-            }
+        if self.deferred.push(ask) {
+            tracing::warn!("the disk takes nothing and memory is full: an old event or notice was dropped");
         }
     }
 
     fn retry_deferred(&mut self) {
-        while let Some(ask) = self.deferred.pop_front() {
+        while let Some(ask) = self.deferred.pop() {
             if let Err(ask) = self.try_write(ask) {
-                self.deferred.push_front(ask);
+                self.deferred.put_back(ask);
                 return;
             }
         }
-    }
-}
-
-fn held_device(ask: &Ask) -> Option<&DeviceId> {
-    match ask {
-        Ask::Held(held) => Some(&held.device),
-        Ask::NotHeld(device) => Some(device),
-        _ => None,
     }
 }
 

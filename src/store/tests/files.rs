@@ -46,12 +46,6 @@ async fn opens(settings: StoreSettings, what: &str) -> bool {
 #[tokio::test]
 async fn known_corruptions_all_open() {
     type Harm = fn(&Path);
-    let overwrite = |path: &Path, from: usize, bytes: &[u8]| {
-        let mut all = std::fs::read(path).unwrap();
-        let end = (from + bytes.len()).min(all.len());
-        all[from..end].copy_from_slice(&bytes[..end - from]);
-        std::fs::write(path, all).unwrap();
-    };
     let cases: [(&str, bool, Harm); 9] = [
         ("nothing", false, |_| {}),
         ("zero length", false, |p| std::fs::write(p, b"").unwrap()),
@@ -83,7 +77,6 @@ async fn known_corruptions_all_open() {
             std::fs::write(p, all).unwrap();
         }),
     ];
-    let _ = overwrite;
     for (what, is_damage, harm) in cases {
         let folder = tempfile::tempdir().unwrap();
         let settings = filled(folder.path()).await;

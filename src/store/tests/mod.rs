@@ -6,7 +6,7 @@ mod model;
 mod telemetry;
 
 use super::*;
-use crate::model::{BootId, ClockState, DeviceId, Mono, Point, RowNo, Sample, Stored, Timestamp, Value};
+use crate::model::{BootId, ClockState, DeviceId, Mono, Point, RowNo, Sample, Timestamp, Value};
 use std::path::Path;
 
 pub(super) const T0: i64 = 1_800_000_000_000;

@@ -1,7 +1,7 @@
 //! Telemetry: history, retention, a full disk, what is written.
 
 use super::*;
-use crate::model::StoreStatus;
+use crate::model::{StoreStatus, Stored};
 
 fn query(name: &str, step: Option<u64>) -> HistoryQuery {
     HistoryQuery {
@@ -17,8 +17,8 @@ fn query(name: &str, step: Option<u64>) -> HistoryQuery {
 /// Waits until the store says so; the store's thread turns by itself at least each second.
 async fn until(rig: &Rig, good: impl Fn(&StoreStatus) -> bool) -> StoreStatus {
     let mut status = rig.store.status();
-    let found = status.wait_for(|s| good(s)).await.unwrap().clone();
-    found
+    let seen = status.wait_for(|s| good(s)).await.unwrap();
+    StoreStatus::clone(&seen)
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn age_deletes_only_what_every_uplink_has() {
     rig.store.acked(uplink("mqtt"), (1..=20).map(RowNo).collect()).await.unwrap();
     rig.store.acked(uplink("cloud"), (1..=8).map(RowNo).collect()).await.unwrap();
     rig.clock.advance(Duration::from_secs(31 * 24 * 3600));
-    assert_eq!(until(&rig, |s| s.rows < 20).await.rows, 12);
+    until(&rig, |s| s.rows == 12).await;
     assert_eq!(rig.rows("cloud").await, (9..=20).collect::<Vec<_>>());
     // A removed uplink holds nothing back.
     let settings = StoreSettings { uplinks: vec![uplink("mqtt")], ..rig.stop().await };
@@ -133,7 +133,7 @@ async fn a_wrong_date_deletes_nothing() {
     rig.clock.step(at(100 * 24 * 3600), false);
     rig.offer("pv", 1, 1.0);
     rig.store.flush().await.unwrap();
-    assert_eq!(until(&rig, |s| s.rows == 2).await.rows, 2);
+    until(&rig, |s| s.rows == 2).await;
     assert_eq!(rig.store.meta(LAST_WALL_MS).await.unwrap(), kept);
     rig.stop().await;
 }
@@ -173,6 +173,11 @@ async fn the_size_has_a_cap_and_loss_is_counted() {
     assert!(file < 400 << 10, "{file} bytes");
     let events = rig.store.events(10).await.unwrap();
     assert_eq!(events.iter().filter(|(_, e)| e.code == "store_full").count(), 1, "told once: {events:?}");
+    rig.store.acked(uplink("mqtt"), left.into_iter().map(RowNo).collect()).await.unwrap();
+    rig.clock.advance(Duration::from_secs(60));
+    until(&rig, |s| s.turns > status.turns + 1).await;
+    let (_, newest) = rig.store.events(1).await.unwrap().remove(0);
+    assert_eq!((newest.code.as_str(), newest.state), ("store_full", crate::model::EventState::Cleared));
     rig.stop().await;
 }
 
@@ -281,5 +286,98 @@ async fn live_values_come_with_their_rows() {
     rig.offer("pv", 0, 1.0);
     rig.offer("pv", 1, 1.0);
     assert_eq!((live.recv().await.unwrap().row, live.recv().await.unwrap().row), (RowNo(1), RowNo(2)));
+    rig.stop().await;
+}
+
+/// A worker without its thread.
+fn worker(settings: StoreSettings) -> (thread::Worker, mpsc::Sender<handle::Ask>, watch::Receiver<StoreStatus>, Clock) {
+    let clock = Clock::manual(at(0));
+    let (tx, asks) = mpsc::channel(9);
+    let (status, seen) = watch::channel(StoreStatus::default());
+    let ends = thread::Ends { asks, dropped: Arc::new(AtomicU64::new(0)), outbox: watch::channel(0).0, status };
+    (thread::Worker::new(settings, clock.clone(), ends).unwrap(), tx, seen, clock)
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_until_memory_is_full() {
+    use crate::model::{Demand, Held};
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), &["mqtt"]);
+    let (mut worker, _asks, status, clock) = worker(settings.clone());
+    let pages = |worker: &thread::Worker, n: i64| {
+        let set = worker.conn.query_row(&format!("PRAGMA max_page_count = {n}"), [], |row| row.get::<_, i64>(0));
+        set.unwrap()
+    };
+    // SQLite sets no less than there is.
+    pages(&worker, 1);
+    let offer = |worker: &mut thread::Worker, rows: std::ops::Range<u64>| {
+        for row in rows {
+            worker.telemetry.take(Stored { row: RowNo(row), sample: Arc::new(bulky(row)) });
+        }
+    };
+    offer(&mut worker, 1..200);
+    let error = worker.commit().unwrap_err();
+    assert_eq!(error.to_string(), "writing telemetry: database or disk is full");
+    let held = Held { device: device("pv"), demand: Demand::Release, on_end: Demand::Release, since: at(0) };
+    let big = Box::new((uplink("mqtt"), "p".to_owned(), serde_json::Value::from("x".repeat(9000))));
+    worker.handle(handle::Ask::PlanAnswer(big));
+    worker.handle(handle::Ask::Held(Box::new(held.clone())));
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let (id, body) = ("p".parse().unwrap(), "x".repeat(9000));
+    worker.handle(handle::Ask::SavePlan(Box::new((id, body, UplinkName::local(), at(0))), reply));
+    assert_eq!(answer.await.unwrap().unwrap_err().to_string(), "writing a plan down: database or disk is full");
+    worker.turn();
+    assert!(status.borrow().error.as_ref().unwrap().contains("database or disk is full"));
+    assert_eq!((status.borrow().dropped, status.borrow().rows), (0, 199));
+    // Memory holds 3,600; the oldest go.
+    offer(&mut worker, 200..3611);
+    clock.advance(Duration::from_secs(20));
+    worker.turn();
+    assert_eq!((status.borrow().dropped, status.borrow().rows), (10, 3600));
+    assert!(status.borrow().error.is_some());
+
+    pages(&worker, 1 << 30);
+    clock.advance(Duration::from_secs(20));
+    worker.turn();
+    clock.advance(Duration::from_secs(20));
+    worker.turn();
+    assert_eq!((status.borrow().error.clone(), status.borrow().dropped), (None, 10));
+    drop(worker);
+    let rig = Rig::open(settings);
+    assert_eq!(rig.rows("mqtt").await, (11..3611).collect::<Vec<_>>());
+    assert_eq!(rig.store.held_all().await.unwrap(), [held]);
+    let told: Vec<_> = rig.store.events(9).await.unwrap().into_iter().map(|(_, e)| (e.code, e.state)).collect();
+    let code = || "store_failing".to_owned();
+    assert_eq!(told, [(code(), crate::model::EventState::Cleared), (code(), crate::model::EventState::Raised)]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_goes_bad_while_open_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), &["mqtt"]);
+    let (mut worker, _asks, status, _clock) = worker(settings.clone());
+    let take = |worker: &mut thread::Worker, row| {
+        worker.telemetry.take(Stored { row: RowNo(row), sample: Arc::new(bulky(row)) });
+    };
+    for row in 1..50 {
+        take(&mut worker, row);
+        worker.commit().unwrap();
+    }
+    // Pages of the table turn to nonsense, as on a dying card.
+    worker.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA shrink_memory;").unwrap();
+    let all = std::fs::read(&settings.path).unwrap();
+    let mut bad = all.clone();
+    bad[2048..].fill(0x77);
+    std::fs::write(&settings.path, bad).unwrap();
+    take(&mut worker, 50);
+    worker.commit().unwrap_err();
+    worker.commit().unwrap();
+    worker.turn();
+    assert_eq!(status.borrow().error, None);
+    drop(worker);
+    let rig = Rig::open(settings);
+    assert_eq!(rig.rows("mqtt").await, [50]);
+    assert!(rig.store.events(9).await.unwrap().iter().any(|(_, e)| e.code == "store_damaged"));
     rig.stop().await;
 }
