@@ -60,7 +60,7 @@ pub(super) fn card(app: &App, spec: &DeviceSpec, device: &DeviceJson) -> Markup 
     let value = |name: &str| device.points.get(name).unwrap_or(&serde_json::Value::Null);
     let has = |name: &str| device.points.get(name).is_some();
     html! {
-        article.card.device data-device=(device.id) data-kind=(device.kind) {
+        article.card.device data-device=(device.id) data-kind=(device.kind) data-empty[device.age_ms.is_none()] {
             header {
                 div {
                     h3 { (device.id) }

@@ -245,9 +245,9 @@ pub(super) fn login(State(app): State<App>) -> Ready<Response> {
     }
     let body = html! {
         main.login {
-            form.card #login {
+            form.card #login method="post" {
                 (PreEscaped(ICON))
-                h1 { (app.site.name) }
+                h1 { "derd" }
                 label { "Password" input type="password" name="password" autocomplete="current-password" required autofocus; }
                 button.primary type="submit" { "Log in" }
                 output aria-live="polite" {}
@@ -256,7 +256,7 @@ pub(super) fn login(State(app): State<App>) -> Ready<Response> {
             }
         }
     };
-    ready(page(&app.site.name, None, &body).into_response())
+    ready(page("Log in", None, &body).into_response())
 }
 
 /// `{"password":"..."}` for a session's cookie.

@@ -6,7 +6,7 @@ use super::error::Fault;
 use super::stream::MAX_LISTENERS;
 use super::{WebParts, api, chart, guard, page, stream};
 use crate::command::CommandHandle;
-use crate::model::{DeviceSpec, SiteSpec};
+use crate::model::DeviceSpec;
 use crate::observe::Board;
 use crate::runtime::Clock;
 use crate::store::StoreHandle;
@@ -31,7 +31,6 @@ pub(super) struct Inner {
     pub(super) commands: CommandHandle,
     pub(super) clock: Clock,
     pub(super) devices: Vec<DeviceSpec>,
-    pub(super) site: SiteSpec,
     /// The site's own time zone: what people see. UTC when its name is not known.
     pub(super) zone: jiff::tz::TimeZone,
     /// `None`: on loopback, nobody logs in.
@@ -61,7 +60,6 @@ impl App {
             commands: parts.commands,
             clock: parts.clock,
             devices: parts.devices,
-            site: parts.site,
             zone,
             login,
             names: guard::own_names(),

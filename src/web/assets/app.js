@@ -105,8 +105,8 @@ function device(data) {
   error.hidden = !data.error;
   put(error, data.error ?? "");
   // The card was made before the device told what it has: the page is made anew, unless somebody is typing.
-  const few = Object.keys(data.points).length > 2 && card.querySelectorAll("[data-point]").length < 2;
-  if (few && !$("details[open]")) location.reload();
+  const isNew = "empty" in card.dataset && data.age_ms !== null;
+  if (isNew && !$("details[open]")) location.reload();
 }
 
 function uplink(data) {
