@@ -2,7 +2,7 @@
 
 use super::deferred::Deferred;
 use super::file::{self, SetAside};
-use super::handle::{Ask, HistoryRow, StoreError};
+use super::handle::{Ask, HistoryRow, Next, StoreError, answer};
 use super::history::HistoryJob;
 use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
@@ -62,12 +62,6 @@ pub(crate) struct Worker {
     full: retention::Full,
     /// The last commit of telemetry failed: that a smaller write succeeds does not mean that all is well.
     is_stuck: bool,
-}
-
-/// What to do after an ask.
-pub(crate) enum Next {
-    Go,
-    Stop(oneshot::Sender<()>),
 }
 
 impl Worker {
@@ -498,10 +492,4 @@ fn load(conn: &Connection, settings: &StoreSettings) -> rusqlite::Result<(Teleme
         done => done?,
     }
     Ok((Telemetry::open(conn, &settings.uplinks)?, Written::new(conn, &settings.path)?))
-}
-
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
-    if reply.send(value).is_err() {
-        tracing::debug!("nobody waited for the store's answer");
-    }
 }
