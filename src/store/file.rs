@@ -194,7 +194,7 @@ fn prepare(conn: &Connection) -> rusqlite::Result<()> {
     // writer counts what it writes. Page size and auto_vacuum take effect in an empty file only.
     conn.execute_batch(&format!(
         "PRAGMA locking_mode = EXCLUSIVE; PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;
-         PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -512; PRAGMA mmap_size = 0;
+         PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -256; PRAGMA mmap_size = 0;
          PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = OFF;
          PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"
     ))?;

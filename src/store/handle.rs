@@ -189,6 +189,19 @@ pub(crate) enum Ask {
     Stop(oneshot::Sender<()>),
 }
 
+/// What the thread does after a request.
+pub(crate) enum Next {
+    Go,
+    Stop(oneshot::Sender<()>),
+}
+
+/// Answer a request; nobody may wait for it any more.
+pub(crate) fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    if reply.send(value).is_err() {
+        tracing::debug!("nobody waited for the store's answer");
+    }
+}
+
 /// The store, as seen by everybody else. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StoreHandle {

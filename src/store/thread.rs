@@ -2,7 +2,7 @@
 
 use super::deferred::Deferred;
 use super::file::{self, SetAside};
-use super::handle::{Ask, HistoryRow, StoreError};
+use super::handle::{Ask, HistoryRow, Next, StoreError, answer};
 use super::history::HistoryJob;
 use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
@@ -64,24 +64,18 @@ pub(crate) struct Worker {
     is_stuck: bool,
 }
 
-/// What to do after an ask.
-pub(crate) enum Next {
-    Go,
-    Stop(oneshot::Sender<()>),
-}
-
 impl Worker {
     pub(crate) fn new(settings: StoreSettings, clock: Clock, ends: Ends) -> Result<Self, StoreError> {
-        let opened = file::open(&settings.path, clock.now())?;
-        let attempt = "reading the database";
-        journal::drop_foreign_notices(&opened.conn, &settings.uplinks).attempt(attempt)?;
-        let telemetry = Telemetry::open(&opened.conn, &settings.uplinks).attempt(attempt)?;
-        let kept = meta(&opened.conn, "written").attempt(attempt)?;
-        let kept = kept
-            .as_deref()
-            .and_then(|text| text.split_once(' '))
-            .and_then(|(day, bytes)| Some((day.parse().ok()?, bytes.parse().ok()?)));
-        let written = Written::new(&opened.conn, &settings.path, kept).attempt(attempt)?;
+        let mut opened = file::open(&settings.path, clock.now())?;
+        let mut loaded = load(&opened.conn, &settings);
+        // Damage where the check at the opening has not looked.
+        if let Some(error) = loaded.as_ref().err().filter(|error| file::is_damage(error)) {
+            let reason = error.to_string();
+            drop(opened);
+            opened = file::replace(&settings.path, clock.now(), reason)?;
+            loaded = load(&opened.conn, &settings);
+        }
+        let (telemetry, written) = loaded.attempt("reading the database")?;
         let mut worker = Self {
             due: Due { commit: clock.mono().plus(settings.commit_every), ..Due::default() },
             settings,
@@ -202,12 +196,12 @@ impl Worker {
         }
         let now = self.clock.now();
         let trusted = self.clock.state() != ClockState::Untrusted;
-        let (day, bytes) = self.written.today(now);
+        let written = &mut self.written;
         let done = self.telemetry.commit(&self.conn, |tx| {
             if trusted {
-                set_meta(tx, "last_wall_ms", &now.ms().to_string())?;
+                set_meta(tx, super::LAST_WALL_MS, &now.ms().to_string())?;
             }
-            set_meta(tx, "written", &format!("{day} {bytes}"))
+            written.keep(tx, now)
         });
         match done {
             Ok(()) => {
@@ -236,10 +230,7 @@ impl Worker {
             Ok(opened) => {
                 self.conn = opened.conn;
                 self.telemetry.moved();
-                match Written::new(&self.conn, &self.settings.path, Some(self.written.today(self.clock.now()))) {
-                    Ok(written) => self.written = written,
-                    Err(error) => tracing::warn!(%error, "the store cannot count what it writes"),
-                }
+                self.written.moved();
                 self.due.commit = Mono::default();
                 if let Some(aside) = opened.set_aside {
                     self.tell_damage(&aside);
@@ -329,7 +320,7 @@ impl Worker {
         self.status.rows = self.telemetry.rows();
         // A fault in reading shows up where somebody asks for the data.
         self.status.oldest = self.telemetry.oldest(&self.conn).unwrap_or(self.status.oldest);
-        self.status.written_bytes_today = self.written.today(self.clock.now()).1;
+        self.status.written_bytes_today = self.written.today(self.clock.now());
         self.status.dropped = self.telemetry.dropped + self.ends.dropped.load(Ordering::Relaxed);
         self.ends.status.send_replace(self.status.clone());
     }
@@ -505,8 +496,11 @@ impl Worker {
     }
 }
 
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
-    if reply.send(value).is_err() {
-        tracing::debug!("nobody waited for the store's answer");
+/// What is known of the disk.
+fn load(conn: &Connection, settings: &StoreSettings) -> rusqlite::Result<(Telemetry, Written)> {
+    match journal::drop_foreign_notices(conn, &settings.uplinks) {
+        Err(error) if !file::is_damage(&error) => tracing::warn!(%error, "notices nobody fetches were not deleted"),
+        done => done?,
     }
+    Ok((Telemetry::open(conn, &settings.uplinks)?, Written::new(conn, &settings.path)?))
 }

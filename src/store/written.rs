@@ -6,6 +6,7 @@
 //! blocks larger than a page) is not seen.
 
 use super::file::with_suffix;
+use super::sql::{meta, set_meta};
 use crate::model::Timestamp;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -32,22 +33,38 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// A counter for the database at `path`. `day` and `today` as kept by an earlier run.
-    pub(crate) fn new(conn: &Connection, path: &Path, kept: Option<(i64, u64)>) -> rusqlite::Result<Self> {
+    /// A counter for the database at `path`; goes on from what an earlier run kept.
+    pub(crate) fn new(conn: &Connection, path: &Path) -> rusqlite::Result<Self> {
         let page = u64::from(conn.query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))?);
-        let (day, today) = kept.unwrap_or_default();
+        let kept = meta(conn, "written")?;
+        let (day, today) = kept
+            .as_deref()
+            .and_then(|text| text.split_once(' '))
+            .and_then(|(day, bytes)| Some((day.parse().ok()?, bytes.parse().ok()?)))
+            .unwrap_or_default();
         let mut counter = Self { log: with_suffix(path, "-wal"), page, frames: 0, day, today };
         counter.frames = counter.ask(conn)?;
         Ok(counter)
     }
 
-    /// The day (since 1970, UTC) and the bytes written on it.
-    pub(crate) fn today(&mut self, now: Timestamp) -> (i64, u64) {
+    /// The database was replaced: its log begins anew.
+    pub(crate) const fn moved(&mut self) {
+        self.frames = 0;
+    }
+
+    /// Bytes written on this day, UTC.
+    pub(crate) fn today(&mut self, now: Timestamp) -> u64 {
         let day = now.ms() / DAY_MS;
         if day != self.day {
             (self.day, self.today) = (day, 0);
         }
-        (self.day, self.today)
+        self.today
+    }
+
+    /// Keep the count for the next run: the day since 1970 and the bytes.
+    pub(crate) fn keep(&mut self, conn: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+        let bytes = self.today(now);
+        set_meta(conn, "written", &format!("{} {bytes}", self.day))
     }
 
     /// To be called after each transaction. Did it write anything.
@@ -56,8 +73,7 @@ impl Written {
         // After a full checkpoint the next transaction begins the log anew.
         let new = if frames >= self.frames { frames - self.frames } else { frames };
         self.frames = frames;
-        self.today(now);
-        self.today += new * (self.page + FRAME_HEADER);
+        self.today = self.today(now) + new * (self.page + FRAME_HEADER);
         Ok(new > 0)
     }
 
@@ -69,8 +85,7 @@ impl Written {
         let pages = self.different_pages();
         let (busy, frames, copied): (i64, i64, i64) =
             conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        self.today(now);
-        self.today += pages * self.page;
+        self.today = self.today(now) + pages * self.page;
         if busy == 0 && frames == copied {
             self.frames = 0;
         }

@@ -155,3 +155,14 @@ async fn a_new_file_has_the_settings_that_cannot_be_changed_later() {
     let found = ["journal_mode", "auto_vacuum", "synchronous", "page_size", "user_version", "locking_mode"].map(pragma);
     assert_eq!(found, ["wal", "2", "2", "1024", "1", "exclusive"]);
 }
+
+#[tokio::test]
+async fn a_second_daemon_is_turned_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::open(settings(folder.path(), &[]));
+    let error = open(rig.settings.clone(), Clock::manual(at(0))).unwrap_err();
+    assert!(error.to_string().ends_with("derd.db: another process has it open"), "{error}");
+    rig.offer("pv", 0, 1.0);
+    rig.store.flush().await.unwrap();
+    rig.stop().await;
+}

@@ -381,3 +381,87 @@ async fn a_file_that_goes_bad_while_open_is_replaced() {
     assert!(rig.store.events(9).await.unwrap().iter().any(|(_, e)| e.code == "store_damaged"));
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn the_thread_commits_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { commit_every: Duration::from_millis(50), ..settings(folder.path(), &[]) };
+    let rig = Rig::open_at(settings, Clock::system());
+    rig.offer("pv", 0, 1.0);
+    until(&rig, |s| s.written_bytes_today > 0).await;
+    // A power cut now loses nothing.
+    let to = folder.path().join("cut");
+    std::fs::create_dir(&to).unwrap();
+    let rig = rig.cut(&to).await;
+    assert_eq!(rig.store.history(query("pv", None)).await.unwrap().len(), 3);
+    rig.stop().await;
+}
+
+fn take(worker: &mut thread::Worker, rows: impl IntoIterator<Item = u64>) {
+    for row in rows {
+        worker.telemetry.take(Stored { row: RowNo(row), sample: Arc::new(sample("pv", row, 1.0)) });
+    }
+}
+
+fn unacked(worker: &mut thread::Worker, limit: usize) -> Vec<u64> {
+    let page = worker.telemetry.backlog(&worker.conn, &uplink("mqtt"), u64::MAX, limit).unwrap();
+    page.samples.iter().map(|s| s.row.0).collect()
+}
+
+#[tokio::test]
+async fn a_long_acknowledged_stretch_is_jumped_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut worker, ..) = worker(settings(folder.path(), &["mqtt"]));
+    for n in 0..100 {
+        take(&mut worker, n * 90 + 1..=n * 90 + 90);
+        worker.commit().unwrap();
+    }
+    worker.telemetry.acked(&uplink("mqtt"), &(10..=8990).map(RowNo).collect::<Vec<_>>());
+    let wanted: Vec<u64> = (1..10).chain(8991..=9000).collect();
+    assert_eq!(unacked(&mut worker, 100), wanted);
+    assert_eq!(unacked(&mut worker, 12), wanted[..12]);
+    assert_eq!(unacked(&mut worker, 0), [0_u64; 0]);
+    let (size, oldest) = worker.telemetry.backlog_size(&worker.conn, &uplink("mqtt")).unwrap();
+    assert_eq!((size, oldest), (19, Some(at(1))));
+    worker.telemetry.acked(&uplink("mqtt"), &(1..10).map(RowNo).collect::<Vec<_>>());
+    let (size, oldest) = worker.telemetry.backlog_size(&worker.conn, &uplink("mqtt")).unwrap();
+    // By its chunk: rows 8911 to 9000.
+    assert_eq!((size, oldest), (10, Some(at(8911))));
+}
+
+#[tokio::test]
+async fn a_row_that_comes_late_is_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path(), &["mqtt"]);
+    let (mut worker, ..) = worker(settings.clone());
+    take(&mut worker, [1, 3]);
+    worker.commit().unwrap();
+    assert_eq!(worker.telemetry.backlog_size(&worker.conn, &uplink("mqtt")).unwrap().0, 2);
+    take(&mut worker, [2]);
+    assert_eq!(worker.telemetry.backlog_size(&worker.conn, &uplink("mqtt")).unwrap().0, 3);
+    assert_eq!(unacked(&mut worker, 9), [1, 2, 3]);
+    worker.commit().unwrap();
+    assert_eq!(unacked(&mut worker, 9), [1, 2, 3]);
+    drop(worker);
+    let rig = Rig::open(settings);
+    assert_eq!(rig.rows("mqtt").await, [1, 2, 3]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_rotten_chunk_is_dropped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut worker, ..) = worker(settings(folder.path(), &["mqtt"]));
+    for rows in [1..=5, 6..=9, 10..=12] {
+        take(&mut worker, rows);
+        worker.commit().unwrap();
+    }
+    worker.conn.execute("UPDATE chunks SET data = x'0102030405' WHERE first_row = 6", []).unwrap();
+    let good: Vec<u64> = (1..=5).chain(10..=12).collect();
+    assert_eq!(unacked(&mut worker, 99), good);
+    assert_eq!(worker.telemetry.dropped, 4);
+    let size = worker.telemetry.backlog_size(&worker.conn, &uplink("mqtt")).unwrap().0;
+    assert_eq!((size, worker.telemetry.rows()), (8, 8));
+    worker.telemetry.acked(&uplink("mqtt"), &good.into_iter().map(RowNo).collect::<Vec<_>>());
+    assert_eq!(worker.telemetry.passed_by_all(), 12);
+}
