@@ -50,7 +50,10 @@ impl Gate {
                 && matches!(f, Ok(Value::Text(t)) if matches!(t.as_ref(), "asleep" | "off" | "standby" | "starting"))
         });
         for (point, field) in &mut points {
-            let Ok(Value::Num(n)) = *field else { continue };
+            let Ok(Value::Num(n)) = *field else {
+                self.rejected += u64::from(*field == Err(NullReason::OutOfRange));
+                continue;
+            };
             let checked = if point.is_counter() {
                 // an inverter that wakes up counts from 0 before it knows better
                 let known = awake || kind != DeviceKind::Inverter;
@@ -75,7 +78,10 @@ impl Gate {
             // the generator may be larger than the inverter
             Point::DcPowerW => n.abs() <= 3.0 * limit,
             Point::SocPct | Point::SohPct | Point::ReserveSocPct => (0.0..=100.0).contains(&n),
-            Point::PowerFactor => (-1.0..=1.0).contains(&n),
+            // rounding of floats
+            Point::PowerFactor => {
+                return if n.abs() <= 1.01 { Ok(n.clamp(-1.0, 1.0)) } else { Err(NullReason::OutOfRange) };
+            }
             _ => true,
         };
         if n.is_finite() && good { Ok(n) } else { Err(NullReason::OutOfRange) }

@@ -17,6 +17,7 @@ mod keys;
 mod load;
 mod map;
 mod program;
+mod sections;
 mod spec;
 mod sunspec;
 mod words;

@@ -216,16 +216,17 @@ fn factor(watts: Reading, va: Reading) -> Reading {
     if va.abs() > 0.0 { Ok((watts / va.abs()).clamp(-1.0, 1.0)) } else { Err(NullReason::NotReady) }
 }
 
-pub(super) fn inverter(models: &Models<'_>, dc_sum: bool, act_wh_seen: &mut bool) -> Points {
+/// `dc_sum`: DC power is the sum of 160's blocks but those of a battery.
+pub(super) fn inverter(models: &Models<'_>, dc_sum: Option<Option<StorageBlocks>>, act_wh_seen: &mut bool) -> Points {
     let mut points = Points::with_capacity(20);
     let Some((id, main)) = models.first(&INVERTERS) else { return points };
     ac_side(&mut points, id, main, true);
     let (ac, kind, float) = family(id);
-    if dc_sum {
+    if let Some(storage) = dc_sum {
         push(
             &mut points,
             Point::DcPowerW,
-            models.get(160).map_or(Err(NullReason::NotImplemented), |m| of(m, dc_power)),
+            models.get(160).map_or(Err(NullReason::NotImplemented), |m| of(m, |m| dc_power(m, storage))),
         );
     } else if id != 701 {
         let unsigned = if float { kind } else { Int::U16 };
@@ -271,9 +272,10 @@ const fn counter_null(reason: NullReason) -> NullReason {
     }
 }
 
-/// The sum of all DC inputs of model 160.
-fn dc_power(m: Model<'_>) -> Reading {
-    let there = (0..6).filter_map(|k| block_power(m, k).ok());
+/// The sum of the DC inputs of model 160 that are not a battery's.
+fn dc_power(m: Model<'_>, storage: Option<StorageBlocks>) -> Reading {
+    let solar = |k: &usize| storage.is_none_or(|s| *k != s.charge && *k != s.discharge);
+    let there = (0..6).filter(solar).filter_map(|k| block_power(m, k).ok());
     there.fold(None, |sum: Option<f64>, w| Some(sum.unwrap_or(0.0) + w)).ok_or(NullReason::NotImplemented)
 }
 

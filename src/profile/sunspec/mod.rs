@@ -145,6 +145,10 @@ impl Device {
     pub(super) fn resume(&mut self, answer: Result<Answer, Refusal>) -> Step {
         let words = match answer {
             Ok(Answer::Words(words)) => words,
+            // "not now" says nothing about what is there
+            Err(Refusal::Exception(code @ (5 | 6 | 10 | 11))) => {
+                return self.give_up(format!("unit {} is busy: Modbus exception {code}", self.unit));
+            }
             _ => Vec::new(),
         };
         match self.stage {
@@ -224,7 +228,7 @@ impl Device {
         let mut todo: Vec<Part> = identity.map(Located::whole).into_iter().collect();
         if self.kind != DeviceKind::Meter {
             let ids: &[u16] = match self.kind {
-                DeviceKind::Inverter => &[120, 121, 123, 702],
+                DeviceKind::Inverter => &[120, 121, 122, 123, 702],
                 _ => &[120, 124, 802, 702],
             };
             todo.extend(ids.iter().filter_map(|id| self.first(&[*id])).map(Located::whole));
@@ -264,9 +268,9 @@ impl Device {
             DeviceKind::Inverter => {
                 let main = self.first(&INVERTERS);
                 let without_dc = main.and_then(|m| self.once(m.id)).is_none_or(|(l, m)| decode::lacks_dc(l.id, m));
-                layout.dc_sum = dc.is_some() && without_dc && complete && layout.storage_blocks.is_none();
+                layout.dc_sum = dc.is_some() && without_dc && complete;
                 let dc = dc.filter(|_| layout.dc_sum);
-                main.into_iter().chain(self.first(&[122])).chain(dc).collect()
+                main.into_iter().chain(self.once(122).map(|(l, _)| l)).chain(dc).collect()
             }
             DeviceKind::Meter => self.first(&METERS).into_iter().collect(),
             _ => {
@@ -342,8 +346,9 @@ impl Device {
             self.last_control.clear();
             self.last_control.extend_from_slice(words);
         }
+        let dc = self.layout.dc_sum.then_some(self.layout.storage_blocks);
         match self.kind {
-            DeviceKind::Inverter => decode::inverter(&models, self.layout.dc_sum, &mut self.act_wh_seen),
+            DeviceKind::Inverter => decode::inverter(&models, dc, &mut self.act_wh_seen),
             DeviceKind::Meter => decode::meter(&models),
             _ => decode::battery(
                 &models,
