@@ -12,7 +12,8 @@
 //! setpoint's `on_end`, and what is held is forgotten only when that was read back from the wire.
 
 use super::walls;
-use crate::model::{Demand, DeviceSpec, Evidence, FailSafe, IntentKey, LeaseEnd, Mono, Order, Severity, Stage};
+use super::words::{Aim, Checked, Do, Effect, Kind, Phase, Told, Trouble, Work, Wrote};
+use crate::model::{Demand, DeviceSpec, Evidence, FailSafe, IntentKey, Mono, Order, Severity, Stage};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -27,115 +28,6 @@ const REWRITES_AN_HOUR: usize = 3;
 const HOUR: Duration = Duration::from_secs(3600);
 /// A lease for demands that have none: a standing setting, and what a device takes when a lease is over.
 const NO_END: Duration = Duration::ZERO;
-
-/// What the task shall do next.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Do {
-    /// Nothing before this time.
-    Rest(Option<Mono>),
-    /// Write the program of this demand; before it, remember `(demand, on_end)` as held.
-    Write { demand: Demand, lease: Duration, remember: Option<(Demand, Demand)> },
-    /// Read back the checks of this demand's program.
-    Check { demand: Demand, lease: Duration },
-}
-
-/// What the world shall learn.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Effect {
-    Outcome {
-        cause: Option<IntentKey>,
-        demand: Demand,
-        stage: Stage,
-        evidence: Vec<Evidence>,
-    },
-    NotHeld,
-    /// The way back of what is held has changed.
-    Remember(Demand, Demand),
-    Alarm {
-        code: &'static str,
-        severity: Severity,
-        text: String,
-        raised: bool,
-    },
-}
-
-/// The writes were acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Wrote {
-    pub(super) settle: Duration,
-    pub(super) refresh: Option<Duration>,
-}
-
-/// One check read back.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Checked {
-    pub(super) ok: bool,
-    /// Is it only the proof of the device's own timer.
-    pub(super) failsafe: bool,
-    pub(super) evidence: Evidence,
-}
-
-/// Why a write or a check did not happen.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Trouble {
-    /// No connection or no answer: it may have arrived or not.
-    Unreached(String),
-    /// The device said no.
-    Refused(String),
-    /// This device cannot do that at all.
-    Impossible(String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// A setpoint with a lease.
-    Hold,
-    /// A standing setting.
-    Standing,
-    /// The way back.
-    End,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct Aim {
-    kind: Kind,
-    demand: Demand,
-    on_end: Demand,
-    cause: Option<IntentKey>,
-    end: Option<LeaseEnd>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Phase {
-    /// Perhaps it is so already: look before writing.
-    Precheck,
-    Write,
-    Settling(Mono),
-    Kept,
-}
-
-#[derive(Debug)]
-struct Work {
-    aim: Aim,
-    phase: Phase,
-    since: Mono,
-    not_before: Mono,
-    failures: u32,
-    /// What the world knows of it.
-    told: Told,
-    unreached: Option<String>,
-    refresh: Option<Duration>,
-    refresh_at: Option<Mono>,
-    rechecks: VecDeque<Mono>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    Verified,
-    Failed,
-    Reverted,
-}
 
 /// Keeps one device at what it was ordered.
 #[derive(Debug)]
@@ -352,10 +244,13 @@ impl Keeper {
                     || !self.ours && self.held.is_some_and(|(demand, _)| demand == aim.demand)
             }
         };
+        // A demand that changes all the time is one wish: how long it waits is counted from the first.
+        let waits_since = self.work.as_ref().filter(|w| w.told == Told::Nothing && w.aim.cause == aim.cause);
+        let since = waits_since.map_or(now, |w| w.since);
         self.work = Some(Work {
             aim,
             phase: if maybe_so_already { Phase::Precheck } else { Phase::Write },
-            since: now,
+            since,
             not_before: now,
             failures: 0,
             told: Told::Nothing,
@@ -420,7 +315,7 @@ impl Keeper {
         };
         work.unreached = None;
         let accepted = self.spec.control.accept_no_failsafe || !matches!(work.aim.demand, Demand::BatteryPower { .. });
-        let bad: Vec<&Checked> = checks.iter().filter(|c| !c.ok && !(c.failsafe && accepted)).collect();
+        let bad: Vec<&Checked> = checks.iter().filter(|c| !(c.ok || c.failsafe && accepted)).collect();
         let reason = bad.first().map(|c| {
             let e = &c.evidence;
             format!("{} reads {}, written was {}", e.address, e.read, e.wrote)

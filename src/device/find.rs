@@ -13,6 +13,8 @@ use tokio::time::timeout;
 const SILENT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 /// Something else answers: that rarely changes by itself.
 const STRANGER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// A baseline that could not be read is tried again after so long.
+const BARRED: Duration = Duration::from_secs(60);
 /// How long the store may take the baseline.
 const STORE_WAIT: Duration = Duration::from_secs(5);
 
@@ -37,6 +39,8 @@ pub(super) struct Finder {
     has_baseline: bool,
     /// Why writing is not allowed although the device answers.
     barred: Option<String>,
+    /// When its baseline is asked for again.
+    barred_until: Option<Mono>,
     pub(super) quarantined: bool,
     serial: Option<String>,
     /// Why the last attempt to find it failed.
@@ -56,6 +60,7 @@ impl Finder {
             baseline,
             has_baseline: false,
             barred: None,
+            barred_until: None,
             quarantined: false,
             serial: None,
             trouble: String::new(),
@@ -72,7 +77,8 @@ impl Finder {
         match &self.stage {
             Stage::Found if self.quarantined => Err("another device answers in its place"),
             Stage::Found => self.barred.as_deref().map_or(Ok(()), Err),
-            _ => Err("it is being looked for"),
+            _ if self.trouble.is_empty() => Err("it is being looked for"),
+            _ => Err(&self.trouble),
         }
     }
 
@@ -215,7 +221,8 @@ impl DeviceTask {
             }
         }
         // What is read while an earlier run's setpoint still acts is not what the installer set.
-        if !self.finder.has_baseline && !self.keeper.holds_something() {
+        // And where nothing is ever written, the installer may still change it.
+        if self.spec.control.enabled && !self.finder.has_baseline && !self.keeper.holds_something() {
             let reads = self.driver.baseline_reads();
             if !reads.is_empty() {
                 self.finder.stage = Stage::Baseline(reads, Vec::new());
@@ -260,6 +267,7 @@ impl DeviceTask {
         }
         if let Some(why) = &self.finder.barred {
             tracing::warn!(device = %self.spec.id, "no control: {why}");
+            self.finder.barred_until = Some(now.plus(BARRED));
         }
         self.settle_in(now);
     }
@@ -293,6 +301,11 @@ impl DeviceTask {
     async fn came_online(&mut self) {
         self.finder.silent.reset();
         self.finder.was_online = true;
+        self.finder.trouble.clear();
+        if self.finder.barred_until.is_some_and(|at| self.clock.mono() >= at) {
+            self.finder.barred_until = None;
+            self.finder.stage = Stage::Lost(self.clock.mono());
+        }
         let (state, error) = if self.finder.quarantined {
             (DeviceState::Quarantined, Some("another device answers in its place: read only".to_owned()))
         } else {
@@ -312,6 +325,7 @@ impl DeviceTask {
             self.finder.stage = Stage::Lost(now.plus(self.finder.silent.next_delay()));
         }
         self.set_state(DeviceState::Offline, Some(why.clone()));
+        self.finder.trouble.clone_from(&why);
         if !std::mem::replace(&mut self.finder.alarmed, true) {
             let text = format!("{} does not answer: {why}", self.spec.id);
             self.event("device_offline", Severity::Warning, text, true).await;

@@ -4,6 +4,7 @@
 //! # Layout
 //!
 //! * `apply`: what to do next about an order; pure
+//! * `words`: what the keeper and the task say to each other
 //! * `walls`: what a device must never be told; pure
 //! * `task`: the loop, one request at a time, orders before polls
 //! * `find`: discovery and the first baseline
@@ -19,6 +20,7 @@ mod find;
 mod poll;
 mod task;
 mod walls;
+mod words;
 
 #[cfg(test)]
 mod task_tests;

@@ -1,9 +1,10 @@
 //! The loop of a device: one request at a time; orders before discovery, discovery before polls.
 
 use super::DeviceParts;
-use super::apply::{Checked, Do, Effect, Keeper, Trouble, Wrote};
+use super::apply::Keeper;
 use super::find::Finder;
 use super::poll::Poll;
+use super::words::{Checked, Do, Effect, Trouble, Wrote};
 use crate::link::{LinkError, LinkHandle, LinkState};
 use crate::model::{
     BootId, Demand, DeviceSpec, DeviceState, DeviceStatus, Event, EventState, Evidence, Held, Mono, Order, Outcome,
@@ -124,7 +125,7 @@ impl DeviceTask {
     /// One step for the order: `None` when something was done, else when to look again.
     async fn apply(&mut self, now: Mono) -> Option<Option<Mono>> {
         let reachable = self.reachable();
-        let (effects, next) = self.keeper.tick(now, reachable.as_ref().map(|()| ()).map_err(String::as_str));
+        let (effects, next) = self.keeper.tick(now, reachable.as_ref().copied().map_err(String::as_str));
         self.emit(effects).await;
         match next {
             Do::Rest(until) => return Some(until),

@@ -1,6 +1,7 @@
 //! The keeper against synthetic events: no wire, no clock.
 
-use super::apply::{Checked, Do, Effect, Keeper, Trouble, Wrote};
+use super::apply::Keeper;
+use super::words::{Checked, Do, Effect, Trouble, Wrote};
 use crate::model::{
     Action, ControlSettings, Coupling, Demand, DeviceKind, DeviceLimits, DeviceSpec, Evidence, FailSafe, IntentKey,
     LeaseEnd, Mono, Order, Setpoint, Stage, Timestamp,

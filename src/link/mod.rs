@@ -4,7 +4,7 @@
 //! Every request gets exactly one answer. While there is no connection requests fail at once: a poll or a setpoint that
 //! waits in a queue for a device to come back would act on a world that is gone.
 //!
-//! The requests wait in one queue of 16; when it is full the asking device waits, and its poll slips.
+//! The requests wait in two queues of 16, writes before reads; when one is full the asking device waits, and its poll slips.
 
 mod address;
 mod http;
@@ -125,10 +125,30 @@ pub(crate) struct Job {
     pub(crate) reply: Reply,
 }
 
+/// What waits for the link: a setpoint never stands behind the polls of other devices.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    writes: mpsc::Receiver<Job>,
+    reads: mpsc::Receiver<Job>,
+}
+
+impl Queue {
+    /// The next job; `None` when nobody holds a handle.
+    pub(crate) async fn recv(&mut self) -> Option<Job> {
+        tokio::select! {
+            biased;
+            Some(job) = self.writes.recv() => Some(job),
+            job = self.reads.recv() => job,
+        }
+    }
+}
+
 /// A link as seen by devices. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LinkHandle {
     jobs: mpsc::Sender<Job>,
+    /// Writes overtake the reads of other devices.
+    writes: mpsc::Sender<Job>,
     state: watch::Receiver<LinkState>,
     counters: Arc<Counters>,
     via: &'static str,
@@ -142,7 +162,8 @@ impl LinkHandle {
     /// [`LinkError`]
     pub async fn request(&self, request: Request) -> Result<Answer, LinkError> {
         let (tx, rx) = oneshot::channel();
-        self.jobs.send(Job { request, reply: Reply(Some(tx)) }).await.map_err(|_| LinkError::Shutdown)?;
+        let lane = if request.is_write() { &self.writes } else { &self.jobs };
+        lane.send(Job { request, reply: Reply(Some(tx)) }).await.map_err(|_| LinkError::Shutdown)?;
         rx.await.map_err(|_| LinkError::Shutdown)?
     }
 
@@ -177,7 +198,7 @@ impl LinkHandle {
     pub(crate) fn double(via: &'static str) -> (Self, mpsc::Receiver<Job>, watch::Sender<LinkState>) {
         let (jobs, asked) = mpsc::channel(QUEUE);
         let (state, seen) = watch::channel(LinkState::Up { epoch: 1 });
-        (Self { jobs, state: seen, counters: Arc::default(), via }, asked, state)
+        (Self { writes: jobs.clone(), jobs, state: seen, counters: Arc::default(), via }, asked, state)
     }
 }
 
@@ -189,11 +210,13 @@ impl LinkHandle {
 pub fn create(url: &str, pace: Pace, clock: Clock) -> Result<(LinkHandle, LinkTask), LinkUrlError> {
     let address = Address::parse(url)?;
     let (jobs, asked) = mpsc::channel(QUEUE);
+    let (writes, to_write) = mpsc::channel(QUEUE);
     let (state, seen) = watch::channel(LinkState::Connecting);
     let counters = Arc::new(Counters::default());
     let via = if matches!(address, Address::Http { .. }) { "http" } else { "modbus" };
-    let task = LinkTask::new(address, pace, clock, asked, state, Arc::clone(&counters));
-    Ok((LinkHandle { jobs, state: seen, counters, via }, task))
+    let task =
+        LinkTask::new(address, pace, clock, Queue { writes: to_write, reads: asked }, state, Arc::clone(&counters));
+    Ok((LinkHandle { jobs, writes, state: seen, counters, via }, task))
 }
 
 /// The pace that suits both.

@@ -5,6 +5,7 @@ use super::address::Address;
 use super::socket::{Stream, Tap};
 use crate::profile::{Answer, Refusal, Request, Space, WriteFunction};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_modbus::client::{Client, Context, rtu, tcp};
@@ -13,6 +14,8 @@ use tokio_modbus::{Error as ModbusError, ProtocolError, Request as Wire, Respons
 
 /// So many requests in a row without a usable answer, and the connection is made anew: it may be half-open.
 const PATIENCE: u32 = 3;
+/// No unit is given less.
+const SHORTEST_WAIT: Duration = Duration::from_millis(300);
 /// How long a line is left to finish what it is saying after a disturbed request.
 const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -30,6 +33,8 @@ pub(super) struct Session {
     address: Address,
     wait: Duration,
     unanswered: u32,
+    /// Silences in a row of each unit that did not answer last.
+    silences: BTreeMap<u8, u32>,
     /// Did any device ever answer over this connection.
     pub(super) proven: bool,
 }
@@ -37,7 +42,15 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(address: &Address, stream: Box<dyn Stream>, wait: Duration) -> Self {
         let tap = Tap::new(stream);
-        Self { context: attach(address, &tap), tap, address: address.clone(), wait, unanswered: 0, proven: false }
+        Self {
+            context: attach(address, &tap),
+            tap,
+            address: address.clone(),
+            wait,
+            unanswered: 0,
+            silences: BTreeMap::new(),
+            proven: false,
+        }
     }
 
     /// Keep the line empty while nothing is asked; returns why when the connection ends.
@@ -56,24 +69,35 @@ impl Session {
         }
         self.context.set_slave(Slave(unit));
         // `call` and not the typed functions: those panic in debug builds when a device answers with another length.
-        let called = timeout(self.wait, self.context.call(wire)).await;
+        let wait = self.wait_for(unit);
+        let called = timeout(wait, self.context.call(wire)).await;
         match called {
             Ok(Ok(Ok(response))) => {
-                self.answered();
+                self.answered(unit);
                 Turn { answer: to_answer(request, response).map_err(LinkError::from), broken: None }
             }
             Ok(Ok(Err(exception))) => {
-                self.answered();
+                self.answered(unit);
                 Turn { answer: Err(Refusal::Exception(exception.into()).into()), broken: None }
             }
             Ok(Err(error)) if self.is_line() => self.disturbed(&error).await,
             Ok(Err(error)) => self.broken(&tell(&error)),
-            Err(_) => self.silent(unit).await,
+            Err(_) => self.silent(unit, wait).await,
         }
     }
 
-    fn answered(&mut self) {
+    /// A unit that is dead must not slow the others on its bus: it is given a quarter of the time, and every fourth time
+    /// all of it, so that a slow one that lives is found again.
+    fn wait_for(&self, unit: u8) -> Duration {
+        match self.silences.get(&unit) {
+            Some(n) if *n >= PATIENCE && n % 4 != 0 => (self.wait / 4).max(SHORTEST_WAIT).min(self.wait),
+            _ => self.wait,
+        }
+    }
+
+    fn answered(&mut self, unit: u8) {
         self.unanswered = 0;
+        self.silences.remove(&unit);
         self.proven = true;
     }
 
@@ -97,9 +121,10 @@ impl Session {
 
     /// No answer in time. A late one must never count for the next request: over TCP its transaction id gives it away,
     /// on a line only silence does.
-    async fn silent(&mut self, unit: u8) -> Turn {
+    async fn silent(&mut self, unit: u8, wait: Duration) -> Turn {
         self.unanswered += 1;
-        let why = format!("{}: port open, unit {unit} silent for {} ms", self.address, self.wait.as_millis());
+        *self.silences.entry(unit).or_default() += 1;
+        let why = format!("{}: port open, unit {unit} silent for {} ms", self.address, wait.as_millis());
         let settled = if self.is_line() { self.settle().await } else { Ok(()) };
         let answer = Err(LinkError::Timeout(why.clone()));
         match settled {

@@ -95,9 +95,8 @@ fn open_serial(path: &str, baud: u32, parity: Parity, stop: u8) -> Result<Serial
         .stop_bits(if stop == 2 { tokio_serial::StopBits::Two } else { tokio_serial::StopBits::One })
         .open_native_async()
         .map_err(|error| match error.kind() {
-            tokio_serial::ErrorKind::NoDevice | tokio_serial::ErrorKind::Io(io::ErrorKind::NotFound) => {
-                format!("{path} is not there: adapter unplugged?")
-            }
+            _ if !std::path::Path::new(path).exists() => format!("{path} is not there: adapter unplugged?"),
+            tokio_serial::ErrorKind::NoDevice => format!("{path}: {error} (does another program hold it?)"),
             tokio_serial::ErrorKind::Io(io::ErrorKind::PermissionDenied) => {
                 format!("{path}: permission denied (is the user in group dialout?)")
             }

@@ -3,14 +3,14 @@
 use super::address::Address;
 use super::http::Http;
 use super::modbus::Session;
-use super::{Counters, Job, LinkError, LinkState, count, socket};
+use super::{Counters, LinkError, LinkState, Queue, count, socket};
 use crate::profile::{Answer, Pace};
 use crate::runtime::{Clock, Exit, Retry, Shutdown};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 /// A device that was switched off is back within seconds of its return: the cap is short, because a dial on the LAN costs
@@ -24,7 +24,7 @@ pub struct LinkTask {
     address: Address,
     pace: Pace,
     clock: Clock,
-    jobs: mpsc::Receiver<Job>,
+    jobs: Queue,
     state: watch::Sender<LinkState>,
     counters: Arc<Counters>,
     epoch: u64,
@@ -43,7 +43,7 @@ impl LinkTask {
         address: Address,
         pace: Pace,
         clock: Clock,
-        jobs: mpsc::Receiver<Job>,
+        jobs: Queue,
         state: watch::Sender<LinkState>,
         counters: Arc<Counters>,
     ) -> Self {

@@ -370,6 +370,73 @@ async fn rtu_over_tcp_survives_noise_and_throws_late_answers_away() {
 }
 
 #[tokio::test]
+async fn rtu_on_a_serial_line() {
+    use tokio_serial::{SerialPort, SerialStream};
+    let (mut device, line) = SerialStream::pair().unwrap();
+    let path = line.name().unwrap();
+    drop(line);
+    let rig = start(&format!("rtu://{path}?baud=19200&parity=none"), 2000);
+    let mut state = rig.link.state();
+    let server = async {
+        state.wait_for(|s| matches!(s, LinkState::Up { .. })).await.unwrap();
+        loop {
+            let mut frame = [0; 8];
+            timeout(LONG, device.read_exact(&mut frame)).await.unwrap().unwrap();
+            assert_eq!(crc(&frame[..6]), frame[6..8]);
+            device.write_all(&rtu(&[frame[0], 3, 2, frame[2], frame[3]])).await.unwrap();
+        }
+    };
+    beside(server, async {
+        let state = rig.until(|s| *s != LinkState::Connecting).await;
+        assert_eq!(state, LinkState::Up { epoch: 1 });
+        for address in [1, 258, 40000] {
+            assert_eq!(rig.ask(read(7, address, 1)).await, Ok(Answer::Words(vec![address])));
+        }
+        rig.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_overtakes_and_a_dead_unit_is_given_less_time() {
+    let (listener, at) = listen().await;
+    let rig = start(&format!("tcp://{at}"), 1000);
+    let order = std::sync::Mutex::new(Vec::new());
+    let server = async {
+        let mut stream = accept(&listener).await;
+        while let Some((tid, unit, pdu)) = take(&mut stream).await {
+            order.lock().unwrap().push(pdu[0]);
+            match pdu[0] {
+                _ if unit == 9 => {}
+                3 => give(&mut stream, tid, unit, &[3, 2, 0, 1]).await,
+                _ => give(&mut stream, tid, unit, &pdu).await,
+            }
+        }
+    };
+    beside(server, async {
+        rig.up().await;
+        let write = Request::Write { unit: 1, address: 7, words: vec![1], function: WriteFunction::Single };
+        // Asked in this order; the first is on its way when the others come.
+        let (a, b, c) = tokio::join!(rig.ask(read(1, 0, 1)), rig.ask(read(1, 0, 1)), rig.ask(write));
+        assert!(a.is_ok() && b.is_ok() && c.is_ok());
+        let sent = order.lock().unwrap().clone();
+        assert!(sent == [3, 6, 3] || sent == [6, 3, 3], "{sent:?}");
+        let clock = Clock::system();
+        for _ in 0..3 {
+            assert!(matches!(rig.ask(read(9, 0, 1)).await, Err(LinkError::Timeout(_))));
+            assert_eq!(rig.ask(read(1, 0, 1)).await, Ok(Answer::Words(vec![1])), "the others go on");
+        }
+        let before = clock.mono();
+        assert!(matches!(rig.ask(read(9, 0, 1)).await, Err(LinkError::Timeout(_))));
+        let took = clock.mono().since(before);
+        assert!(took < Duration::from_millis(800), "{took:?}");
+        assert_eq!(rig.up().await, 1);
+        rig.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_missing_serial_port_is_told_and_tried_again() {
     let rig = start("rtu:///dev/derd-no-such-port?baud=9600", 100);
     let why = rig.down().await;
