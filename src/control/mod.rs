@@ -20,6 +20,8 @@ mod films;
 mod limits;
 mod plans;
 mod task;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};
@@ -98,5 +100,13 @@ impl ControlHandle {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<ControlStatus> {
         self.status.clone()
+    }
+
+    /// A handle whose other side is in the caller's hand: for tests of the rooms that talk to control.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> (Self, mpsc::Receiver<ControlMsg>, watch::Sender<ControlStatus>) {
+        let (inbox, rx) = mpsc::channel(16);
+        let (tx, status) = watch::channel(ControlStatus::default());
+        (Self { inbox, status }, rx, tx)
     }
 }
