@@ -212,8 +212,8 @@ impl Core {
         let limits = self.site_limits.iter().map(|l| l.deadline);
         let lease = limits.chain(self.claims.next_end()).min().map(|end| end.since(now.mono));
         let plan = self.plans.next_change().map(|t| t.since(now.wall));
-        // Never zero: a clock that stands still must not make a loop that spins.
-        [lease, plan].into_iter().flatten().min().map(|d| d.max(Duration::from_millis(1)))
+        // What is due already waits for the next tick (plans do while the clock is not to be trusted): no spinning.
+        [lease, plan].into_iter().flatten().filter(|d| !d.is_zero()).min()
     }
 
     fn index(&self, device: &DeviceId) -> Option<usize> {

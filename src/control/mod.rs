@@ -20,6 +20,8 @@ mod films;
 mod limits;
 mod plans;
 mod task;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};
