@@ -20,6 +20,8 @@
 //! is sent (pure); `incoming` decides what is accepted; `announce` says who we are; `connect` builds the client.
 
 mod announce;
+#[cfg(test)]
+mod broker_tests;
 mod connect;
 mod desk;
 mod due;
@@ -27,7 +29,6 @@ mod flights;
 mod incoming;
 mod outbox;
 mod refusals;
-mod seam;
 mod sender;
 mod session;
 mod statements;
@@ -37,10 +38,10 @@ mod telemetry;
 mod tests;
 mod topics;
 
-pub use seam::{CommandHandle, RawCommand, RawPlan, Target};
 pub use task::MqttTask;
 
 use super::{Cadence, Secret};
+use crate::command::CommandHandle;
 use crate::model::{DeviceSpec, DeviceStatus, GatewayId, Rank, Timestamp, UplinkMode, UplinkName, UplinkStatus};
 use crate::runtime::Clock;
 use crate::store::StoreHandle;

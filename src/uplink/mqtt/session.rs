@@ -9,7 +9,7 @@ use super::sender::{Cargo, Fate, Limits, Message, NotSent, Sender};
 use super::statements::Statements;
 use super::task::{Core, SIZE_EVERY, optional};
 use super::telemetry::Room;
-use crate::model::{EventState, Mono, Origin, RowNo, Severity, Stored, UplinkMode};
+use crate::model::{EventState, Mono, Origin, RowNo, Severity, Stored, Timestamp, UplinkMode};
 use crate::runtime::Shutdown;
 use crate::wire::sample_json;
 use rumqttc::{
@@ -92,6 +92,8 @@ struct Session<'a> {
     began: Mono,
     /// When the broker last acknowledged something, or nothing was under way.
     last_heard: Mono,
+    /// When the broker last took something; people are told once a second.
+    last_ok: Option<Timestamp>,
     /// The subscription that the broker refused, in words.
     deaf: Option<String>,
     is_stopping: bool,
@@ -119,6 +121,7 @@ impl<'a> Session<'a> {
             pace: None,
             began: now,
             last_heard: now,
+            last_ok: None,
             deaf: None,
             is_stopping: false,
         };
@@ -306,8 +309,7 @@ impl<'a> Session<'a> {
             }
             Fate::Delivered => {
                 self.last_heard = clock.mono();
-                let now = clock.now();
-                self.core.say(|s| s.last_ok_at = Some(now));
+                self.last_ok = Some(clock.now());
                 if self.core.refusals.taken(topic) {
                     let text = format!("the broker takes {topic} again");
                     self.core.event("mqtt_publish_refused", Severity::Info, EventState::Cleared, text);
@@ -438,10 +440,17 @@ impl<'a> Session<'a> {
             self.core.outbox.retry();
         }
         self.desk.wants_size |= self.core.has_backlog() && turns.is_multiple_of(SIZE_EVERY.as_secs());
+        self.tell_last_ok();
         if self.sender.is_empty() {
             self.last_heard = now;
         }
         now.since(self.last_heard) > self.core.parts.settings.keep_alive * SILENT_KEEP_ALIVES
+    }
+
+    fn tell_last_ok(&self) {
+        if let Some(at) = self.last_ok {
+            self.core.say(|s| s.last_ok_at = Some(at));
+        }
     }
 
     fn was_good(&self) -> bool {
@@ -452,12 +461,13 @@ impl<'a> Session<'a> {
     async fn say_goodbye(&mut self, mut drive: Pin<&mut impl Future<Output = ConnectionError>>) {
         let topic = self.core.topics.status();
         let options = PublishOptions::new(QoS::AtLeastOnce).retained();
+        let client = self.sender.client().clone();
         let goodbye = async {
-            if let Ok(notice) = self.sender.client().try_publish_tracked(topic, super::announce::OFFLINE, options) {
+            if let Ok(notice) = client.try_publish_tracked(topic, super::announce::OFFLINE, options) {
                 // Whatever became of it: there is nothing more to do.
                 let _heard = notice.wait_async().await.is_ok();
             }
-            if self.sender.client().try_disconnect_now().is_ok() {
+            if client.try_disconnect_now().is_ok() {
                 std::future::pending::<()>().await;
             }
         };
@@ -477,6 +487,7 @@ impl<'a> Session<'a> {
         for (topic, cargo, fate) in self.sender.take_ready() {
             self.settle(&topic, cargo, &fate);
         }
+        self.tell_last_ok();
         let settle = async {
             loop {
                 self.desk.tell_now = true;
