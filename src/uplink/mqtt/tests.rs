@@ -1,13 +1,13 @@
 //! What the tests of this room share.
 
 use super::*;
-use crate::model::StoreStatus;
+use crate::command::RawCommand;
 use crate::model::{
     BootId, ClockState, CommandResult, CommandState, ControlSettings, Coupling, DeviceKind, DeviceLimits, Event,
     EventState, Mono, Params, Point, ReplyTo, RowNo, Sample, Severity, Stored, Value,
 };
 use crate::runtime::{Exit, ShutdownSwitch, Supervisor};
-use crate::store::{Ask, BacklogPage, Notice, NoticeBody, OutboxItem};
+use crate::store::StoreSettings;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -73,102 +73,24 @@ pub(super) fn spec(id: &str) -> DeviceSpec {
     }
 }
 
-/// A store in memory with the handle of the real one.
-pub(super) struct MemoryStore {
-    asks: mpsc::Receiver<Ask>,
-    rows: Vec<Stored>,
-    /// Acknowledged rows, in the order in which they were.
-    acked: Vec<RowNo>,
-    notices: Vec<OutboxItem>,
-    notices_done: Vec<u64>,
-    changed: watch::Sender<u64>,
-}
-
-/// What a test looks at.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
-    pub(super) acked: Vec<RowNo>,
-    pub(super) notices_done: Vec<u64>,
-    pub(super) events: Vec<String>,
-}
-
-impl MemoryStore {
-    pub(super) fn open() -> (StoreHandle, Self) {
-        let (asks, rx) = mpsc::channel(256);
-        let (changed, outbox) = watch::channel(0);
-        let handle = StoreHandle {
-            asks,
-            live: tokio::sync::broadcast::channel(64).0,
-            next_row: Arc::default(),
-            dropped: Arc::default(),
-            outbox,
-            status: watch::channel(StoreStatus::default()).1,
-        };
-        let store = Self { asks: rx, rows: vec![], acked: vec![], notices: vec![], notices_done: vec![], changed };
-        (handle, store)
-    }
-
-    /// Answer until every handle is gone; `seen` shows the state.
-    pub(super) async fn run(mut self, seen: watch::Sender<Seen>) -> Exit {
-        while let Some(ask) = self.asks.recv().await {
-            match ask {
-                Ask::Sample(stored) => self.rows.push(stored),
-                Ask::Acked(_, rows) => self.acked.extend(rows),
-                Ask::OutboxDone(_, ids) => self.notices_done.extend(ids),
-                Ask::Backlog(_, below, limit, answer) => {
-                    let mut open: Vec<_> =
-                        self.rows.iter().filter(|s| s.row < below && !self.acked.contains(&s.row)).cloned().collect();
-                    open.sort_by_key(|s| s.row);
-                    let is_last = open.len() <= limit;
-                    open.truncate(limit);
-                    drop(answer.send(Ok(BacklogPage { samples: open, is_last })));
-                }
-                Ask::BacklogSize(_, answer) => {
-                    let open: Vec<_> = self.rows.iter().filter(|s| !self.acked.contains(&s.row)).collect();
-                    let oldest = open.first().map(|s| s.sample.ts);
-                    drop(answer.send(Ok((open.len().try_into().unwrap(), oldest))));
-                }
-                Ask::Outbox(_, limit, answer) => {
-                    let open = self.notices.iter().filter(|n| !self.notices_done.contains(&n.notice.id));
-                    drop(answer.send(Ok(open.take(limit).cloned().collect())));
-                }
-                Ask::Event(event) => {
-                    seen.send_modify(|s| s.events.push(event.code.clone() + ":" + event.state.as_str()));
-                    self.notice(NoticeBody::Event(*event));
-                }
-                Ask::SaveResult(result, answer) => {
-                    self.notice(NoticeBody::Result(*result));
-                    drop(answer.send(Ok(())));
-                }
-                other => panic!("the uplink asks for {other:?}"),
-            }
-            seen.send_modify(|s| (s.acked, s.notices_done) = (self.acked.clone(), self.notices_done.clone()));
-        }
-        Exit::Orphaned
-    }
-
-    fn notice(&mut self, body: NoticeBody) {
-        let id = u64::try_from(self.notices.len()).unwrap();
-        self.notices.push(OutboxItem { notice: Notice { id, body }, ts: Timestamp::from_ms(0) });
-        self.changed.send_modify(|n| *n += 1);
-    }
-}
-
-/// An uplink on a store in memory, to any broker.
+/// An uplink on a store in a temporary folder, to any broker.
 pub(super) struct Bench {
     pub(super) store: StoreHandle,
-    pub(super) seen: watch::Receiver<Seen>,
-    pub(super) inbox: mpsc::Receiver<crate::command::RawCommand>,
+    pub(super) inbox: mpsc::Receiver<RawCommand>,
     pub(super) status: watch::Receiver<UplinkStatus>,
     pub(super) switch: ShutdownSwitch,
     pub(super) tasks: Supervisor,
+    _folder: tempfile::TempDir,
 }
 
 impl Bench {
     pub(super) fn start(settings: MqttSettings) -> Self {
-        let (store, memory) = MemoryStore::open();
+        let folder = tempfile::tempdir().unwrap();
+        let uplinks = vec![settings.name.clone()];
+        let store_settings = StoreSettings { uplinks, ..StoreSettings::new(folder.path().join("derd.db")) };
+        let clock = Clock::system();
+        let (store, _thread) = crate::store::open(store_settings, clock.clone()).unwrap();
         let (commands, inbox, _plans) = CommandHandle::for_tests(1);
-        let (seen_tx, seen) = watch::channel(Seen::default());
         let (switch, shutdown) = ShutdownSwitch::new();
         let mut tasks = Supervisor::new();
         let (handle, task) = create(MqttParts {
@@ -177,22 +99,29 @@ impl Bench {
             devices: vec![(spec("pv"), watch::channel(DeviceStatus::default()).1)],
             store: store.clone(),
             commands,
-            clock: Clock::system(),
+            clock,
             version: "0.0.0",
             started: Timestamp::from_ms(0),
         })
         .unwrap();
-        tasks.spawn("store", memory.run(seen_tx));
         tasks.spawn("mqtt", task.run(shutdown));
-        Self { store, seen, inbox, status: handle.status(), switch, tasks }
+        Self { store, inbox, status: handle.status(), switch, tasks, _folder: folder }
     }
 
+    /// A new sample; its number tells it apart from all others of the test.
     pub(super) fn offer(&self, device: &str, seq: u64) {
-        self.store.offer(stored(seq, device, seq * 1000).sample);
+        self.store.offer(stored(seq, device, 1_800_000_000_000 + seq * 1000).sample);
     }
 
-    pub(super) async fn until_acked(&mut self, rows: &[u64]) -> Seen {
-        self.seen.wait_for(|s| rows.iter().all(|r| s.acked.contains(&RowNo(*r)))).await.unwrap().clone()
+    /// Numbers of the samples that are not acknowledged.
+    pub(super) async fn backlog(&self) -> Vec<u64> {
+        let page = self.store.backlog("mqtt".parse().unwrap(), RowNo(1_000_000), 1000).await.unwrap();
+        page.samples.iter().map(|s| s.sample.seq).collect()
+    }
+
+    /// Returns when exactly these are not acknowledged. Each turn waits for the store's thread.
+    pub(super) async fn until_backlog(&self, seqs: &[u64]) {
+        while self.backlog().await != seqs {}
     }
 
     pub(super) async fn until_mode(&mut self, mode: UplinkMode) {

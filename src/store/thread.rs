@@ -1,0 +1,501 @@
+//! The store's thread: takes asks one by one, and between them does what is due.
+
+use super::deferred::Deferred;
+use super::file::{self, SetAside};
+use super::handle::{Ask, HistoryRow, StoreError};
+use super::history::HistoryJob;
+use super::sql::{Attempt, meta, set_meta};
+use super::telemetry::{RING, Telemetry};
+use super::written::Written;
+use super::{StoreSettings, journal, retention};
+use crate::model::{ClockState, Event, EventState, Mono, Severity, StoreStatus};
+use crate::runtime::Clock;
+use rusqlite::Connection;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// The loop turns at least this often, so that its progress can be seen.
+const TURN: Duration = Duration::from_secs(1);
+/// After a failed write the next attempt comes no sooner.
+const RETRY: Duration = Duration::from_secs(10);
+/// Asks taken in one turn before what is due gets its turn.
+const BURST: usize = 64;
+/// History queries under way at once.
+const JOBS: usize = 4;
+
+type HistoryReply = oneshot::Sender<Result<Vec<HistoryRow>, StoreError>>;
+
+/// The ends of the handle's channels.
+pub(crate) struct Ends {
+    pub(crate) asks: mpsc::Receiver<Ask>,
+    /// Samples that found the queue full.
+    pub(crate) dropped: Arc<AtomicU64>,
+    pub(crate) outbox: watch::Sender<u64>,
+    pub(crate) status: watch::Sender<StoreStatus>,
+}
+
+/// What is due when, on the monotonic clock.
+#[derive(Debug, Default)]
+struct Due {
+    commit: Mono,
+    retry: Mono,
+    status: Mono,
+    retention: retention::Due,
+}
+
+/// Everything the thread owns.
+pub(crate) struct Worker {
+    settings: StoreSettings,
+    clock: Clock,
+    ends: Ends,
+    pub(crate) conn: Connection,
+    pub(crate) telemetry: Telemetry,
+    written: Written,
+    jobs: VecDeque<(HistoryJob, HistoryReply)>,
+    deferred: Deferred,
+    due: Due,
+    status: StoreStatus,
+    full: retention::Full,
+    /// The last commit of telemetry failed: that a smaller write succeeds does not mean that all is well.
+    is_stuck: bool,
+}
+
+/// What to do after an ask.
+pub(crate) enum Next {
+    Go,
+    Stop(oneshot::Sender<()>),
+}
+
+impl Worker {
+    pub(crate) fn new(settings: StoreSettings, clock: Clock, ends: Ends) -> Result<Self, StoreError> {
+        let opened = file::open(&settings.path, clock.now())?;
+        let attempt = "reading the database";
+        journal::drop_foreign_notices(&opened.conn, &settings.uplinks).attempt(attempt)?;
+        let telemetry = Telemetry::open(&opened.conn, &settings.uplinks).attempt(attempt)?;
+        let kept = meta(&opened.conn, "written").attempt(attempt)?;
+        let kept = kept
+            .as_deref()
+            .and_then(|text| text.split_once(' '))
+            .and_then(|(day, bytes)| Some((day.parse().ok()?, bytes.parse().ok()?)));
+        let written = Written::new(&opened.conn, &settings.path, kept).attempt(attempt)?;
+        let mut worker = Self {
+            due: Due { commit: clock.mono().plus(settings.commit_every), ..Due::default() },
+            settings,
+            clock,
+            ends,
+            conn: opened.conn,
+            telemetry,
+            written,
+            jobs: VecDeque::new(),
+            deferred: Deferred::default(),
+            status: StoreStatus::default(),
+            full: retention::Full::default(),
+            is_stuck: false,
+        };
+        if let Some(aside) = opened.set_aside {
+            worker.tell_damage(&aside);
+        }
+        worker.refresh_status();
+        Ok(worker)
+    }
+
+    /// Until told to stop, or nobody is left to tell.
+    pub(crate) fn run(mut self, runtime: &tokio::runtime::Runtime) {
+        let stopped = loop {
+            let wait = if self.jobs.is_empty() { self.until_due() } else { Duration::ZERO };
+            let first = runtime.block_on(async { tokio::time::timeout(wait, self.ends.asks.recv()).await });
+            let next = match first {
+                Ok(Some(ask)) => self.burst(ask),
+                Ok(None) => break None,
+                Err(_elapsed) if self.jobs.is_empty() => {
+                    self.due.status = Mono::default();
+                    Next::Go
+                }
+                Err(_elapsed) => Next::Go,
+            };
+            if let Next::Stop(reply) = next {
+                break Some(reply);
+            }
+            self.guarded("its own work", Self::turn);
+        };
+        self.ends.asks.close();
+        while let Ok(ask) = self.ends.asks.try_recv() {
+            self.guarded("a last request", |worker| {
+                let _next = worker.handle(ask);
+            });
+        }
+        self.retry_deferred();
+        if let Err(error) = self.commit() {
+            tracing::error!(%error, samples = self.telemetry.pending().len(), "telemetry was lost at the end");
+        }
+        // The last connection to close copies the log back.
+        drop(self.conn);
+        if let Some(Err(())) = stopped.map(|reply| reply.send(())) {
+            tracing::debug!("nobody waited for the store's end");
+        }
+    }
+
+    fn until_due(&self) -> Duration {
+        if self.telemetry.is_dirty() { self.due.commit.since(self.clock.mono()).min(TURN) } else { TURN }
+    }
+
+    fn burst(&mut self, first: Ask) -> Next {
+        let mut ask = Some(first);
+        for taken in 1..=BURST {
+            let Some(now) = ask.take() else { break };
+            let mut next = Next::Go;
+            self.guarded("a request", |worker| next = worker.handle(now));
+            if let Next::Stop(_) = next {
+                return next;
+            }
+            // What is taken out of the queue must be handled: none after the last.
+            ask = if taken < BURST { self.ends.asks.try_recv().ok() } else { None };
+        }
+        Next::Go
+    }
+
+    /// A fault of our own in one request must not end the thread. SQLite's transactions roll back by themselves.
+    fn guarded(&mut self, what: &'static str, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            tracing::error!(what, "the store failed within");
+            self.status.error = Some(format!("the store failed within {what}"));
+        }
+    }
+
+    /// What is due, in small pieces.
+    pub(crate) fn turn(&mut self) {
+        let mono = self.clock.mono();
+        if !self.deferred.is_empty() && mono >= self.due.retry {
+            self.retry_deferred();
+        }
+        let is_full = self.telemetry.pending().len() >= RING && self.status.error.is_none();
+        if self.telemetry.is_dirty() && (mono >= self.due.commit || is_full) {
+            // The outcome is kept in the status.
+            let _tried = self.commit().is_err();
+        }
+        if let Err(error) = self.housekeeping() {
+            self.failed(&error);
+        }
+        if let Some((mut job, reply)) = self.jobs.pop_front() {
+            match job.step(&self.conn, &self.telemetry).attempt("reading history") {
+                Ok(None) if !reply.is_closed() => self.jobs.push_back((job, reply)),
+                Ok(found) => answer(reply, Ok(found.unwrap_or_default())),
+                Err(error) => answer(reply, Err(error)),
+            }
+        }
+        self.status.turns += 1;
+        if mono >= self.due.status {
+            self.due.status = mono.plus(TURN);
+            self.refresh_status();
+        }
+    }
+
+    /// Commit telemetry and cursors.
+    pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
+        self.due.commit = self.clock.mono().plus(self.settings.commit_every);
+        if !self.telemetry.is_dirty() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let trusted = self.clock.state() != ClockState::Untrusted;
+        let (day, bytes) = self.written.today(now);
+        let done = self.telemetry.commit(&self.conn, |tx| {
+            if trusted {
+                set_meta(tx, "last_wall_ms", &now.ms().to_string())?;
+            }
+            set_meta(tx, "written", &format!("{day} {bytes}"))
+        });
+        match done {
+            Ok(()) => {
+                self.is_stuck = false;
+                self.wrote();
+                Ok(())
+            }
+            Err(error) => {
+                self.is_stuck = true;
+                self.due.commit = self.clock.mono().plus(RETRY.min(self.settings.commit_every).max(TURN));
+                if file::is_damage(&error) {
+                    self.replace_file(&error.to_string());
+                }
+                let error = StoreError::Sqlite { attempt: "writing telemetry", reason: error.to_string() };
+                self.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The file went bad under our hands: go on with a new one.
+    fn replace_file(&mut self, reason: &str) {
+        let Ok(placeholder) = Connection::open_in_memory() else { return };
+        drop(std::mem::replace(&mut self.conn, placeholder));
+        match file::replace(&self.settings.path, self.clock.now(), reason.to_owned()) {
+            Ok(opened) => {
+                self.conn = opened.conn;
+                self.telemetry.moved();
+                match Written::new(&self.conn, &self.settings.path, Some(self.written.today(self.clock.now()))) {
+                    Ok(written) => self.written = written,
+                    Err(error) => tracing::warn!(%error, "the store cannot count what it writes"),
+                }
+                self.due.commit = Mono::default();
+                if let Some(aside) = opened.set_aside {
+                    self.tell_damage(&aside);
+                }
+            }
+            Err(error) => tracing::error!(%error, "the store has no file"),
+        }
+    }
+
+    fn tell_damage(&mut self, aside: &SetAside) {
+        tracing::error!(path = %aside.path.display(), reason = aside.reason, "the database was damaged and set aside");
+        let text = format!(
+            "The database was damaged ({}) and set aside as {}. {} entries were saved from it; stored telemetry begins anew.",
+            aside.reason,
+            aside.path.display(),
+            aside.saved
+        );
+        self.own_event(Severity::Warning, "store_damaged", text, EventState::Raised);
+    }
+
+    fn own_event(&mut self, severity: Severity, code: &str, text: String, state: EventState) {
+        let event = Event { ts: self.clock.now(), severity, device: None, code: code.to_owned(), text, state };
+        self.write_or_defer(Ask::Event(Box::new(event)));
+    }
+
+    fn housekeeping(&mut self) -> Result<(), StoreError> {
+        let trusted = (self.clock.state() != ClockState::Untrusted).then(|| self.clock.now());
+        let mono = self.clock.mono();
+        let done =
+            self.due.retention.work(&self.conn, &mut self.telemetry, &mut self.full, &self.settings, mono, trusted);
+        let done = done.attempt("deleting what is old");
+        if let Ok(retention::Done { wrote: false, .. }) = done {
+            return Ok(());
+        }
+        let _any = self.note_written();
+        if let Some((text, state)) = done?.event {
+            self.own_event(Severity::Warning, "store_full", text, state);
+        }
+        Ok(())
+    }
+
+    /// Did the last transaction write anything.
+    fn note_written(&mut self) -> bool {
+        let now = self.clock.now();
+        let noted = self.written.note(&self.conn, now);
+        let done = noted.and_then(|wrote| self.written.checkpoint(&self.conn, now, false).map(|()| wrote));
+        done.unwrap_or_else(|error| {
+            self.failed(&StoreError::Sqlite { attempt: "copying the log back", reason: error.to_string() });
+            false
+        })
+    }
+
+    /// After each good transaction.
+    fn wrote(&mut self) {
+        if self.note_written() && !self.is_stuck && self.status.error.take().is_some() {
+            tracing::info!("the store writes again");
+            self.own_event(
+                Severity::Critical,
+                "store_failing",
+                "The store writes again.".to_owned(),
+                EventState::Cleared,
+            );
+            self.due.status = Mono::default();
+        }
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        let text = error.to_string();
+        if self.status.error.is_none() {
+            tracing::error!(error = text, "the store does not write");
+            self.defer(Ask::Event(Box::new(Event {
+                ts: self.clock.now(),
+                severity: Severity::Critical,
+                device: None,
+                code: "store_failing".to_owned(),
+                text: format!("The store does not write: {text}."),
+                state: EventState::Raised,
+            })));
+            self.due.status = Mono::default();
+        }
+        self.status.error = Some(text);
+    }
+
+    fn refresh_status(&mut self) {
+        let size = |suffix| std::fs::metadata(file::with_suffix(&self.settings.path, suffix)).map_or(0, |m| m.len());
+        self.status.bytes = size("") + size("-wal");
+        self.status.rows = self.telemetry.rows();
+        // A fault in reading shows up where somebody asks for the data.
+        self.status.oldest = self.telemetry.oldest(&self.conn).unwrap_or(self.status.oldest);
+        self.status.written_bytes_today = self.written.today(self.clock.now()).1;
+        self.status.dropped = self.telemetry.dropped + self.ends.dropped.load(Ordering::Relaxed);
+        self.ends.status.send_replace(self.status.clone());
+    }
+
+    fn announce(&self) {
+        self.ends.outbox.send_modify(|n| *n += 1);
+    }
+
+    /// A write that somebody waits for.
+    fn written<T>(&mut self, attempt: &'static str, done: rusqlite::Result<T>) -> Result<T, StoreError> {
+        match done {
+            Ok(value) => {
+                self.wrote();
+                Ok(value)
+            }
+            Err(error) => {
+                let damaged = file::is_damage(&error).then(|| error.to_string());
+                let error = StoreError::Sqlite { attempt, reason: error.to_string() };
+                self.failed(&error);
+                if let Some(reason) = damaged {
+                    self.replace_file(&reason);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn handle(&mut self, ask: Ask) -> Next {
+        match ask {
+            Ask::Sample(stored) => self.telemetry.take(stored),
+            Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
+            Ask::Flush(reply) => answer(reply, self.commit()),
+            Ask::Stop(reply) => return Next::Stop(reply),
+            Ask::History(query, reply) => {
+                if self.jobs.len() < JOBS {
+                    self.jobs.push_back((HistoryJob::new(*query), reply));
+                } else {
+                    answer(reply, Err(StoreError::Busy));
+                }
+            }
+            Ask::Held(_)
+            | Ask::NotHeld(_)
+            | Ask::Baseline(..)
+            | Ask::Event(_)
+            | Ask::PlanAnswer(_)
+            | Ask::OutboxDone(..) => self.write_or_defer(ask),
+            Ask::Admit(..) | Ask::SaveResult(..) | Ask::SavePlan(..) | Ask::DeletePlan(..) | Ask::SetMeta(..) => {
+                self.handle_write(ask);
+            }
+            _ => self.handle_read(ask),
+        }
+        Next::Go
+    }
+
+    fn handle_write(&mut self, ask: Ask) {
+        let uplinks = &self.settings.uplinks;
+        match ask {
+            Ask::Admit(command, reply) => {
+                let done = journal::admit(&self.conn, uplinks, &command, self.clock.now());
+                let done = self.written("writing a command down", done);
+                answer(reply, done);
+                self.announce();
+            }
+            Ask::SaveResult(result, reply) => {
+                let done = journal::save_result(&self.conn, uplinks, &result);
+                let done = self.written("writing a result down", done);
+                answer(reply, done);
+                self.announce();
+            }
+            Ask::SavePlan(plan, reply) => {
+                let (id, body, source, at) = &*plan;
+                let done = journal::save_plan(&self.conn, id, body, source, *at);
+                let done = self.written("writing a plan down", done);
+                answer(reply, done);
+            }
+            Ask::DeletePlan(id, reply) => {
+                let done = journal::delete_plan(&self.conn, &id);
+                let done = self.written("deleting a plan", done);
+                answer(reply, done);
+            }
+            Ask::SetMeta(key, value, reply) => {
+                let done = set_meta(&self.conn, &key, &value);
+                let done = self.written("keeping a value", done);
+                answer(reply, done);
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_read(&mut self, ask: Ask) {
+        let conn = &self.conn;
+        match ask {
+            Ask::OpenCommands(reply) => answer(reply, journal::open_commands(conn).attempt("reading commands")),
+            Ask::Plans(reply) => answer(reply, journal::plans(conn).attempt("reading plans")),
+            Ask::HeldAll(reply) => answer(reply, journal::held_all(conn).attempt("reading held setpoints")),
+            Ask::Baselines(reply) => answer(reply, journal::baselines(conn).attempt("reading baselines")),
+            Ask::Events(limit, reply) => answer(reply, journal::events(conn, limit).attempt("reading events")),
+            Ask::Outbox(uplink, limit, reply) => {
+                answer(reply, journal::outbox(conn, &uplink, limit).attempt("reading notices"));
+            }
+            Ask::Backlog(uplink, below, limit, reply) => {
+                let page = self.telemetry.backlog(conn, &uplink, below.0, limit);
+                answer(reply, page.attempt("reading unsent telemetry"));
+            }
+            Ask::BacklogSize(uplink, reply) => {
+                let size = self.telemetry.backlog_size(conn, &uplink);
+                answer(reply, size.attempt("counting unsent telemetry"));
+            }
+            Ask::Meta(key, reply) => answer(reply, meta(conn, &key).attempt("reading a kept value")),
+            _ => {}
+        }
+    }
+
+    /// A write that nobody waits for: when the disk does not take it, it is kept and tried again, in order.
+    fn write_or_defer(&mut self, ask: Ask) {
+        if !self.deferred.is_empty() {
+            self.defer(ask);
+        } else if let Err(ask) = self.try_write(ask) {
+            self.defer(ask);
+        }
+    }
+
+    fn try_write(&mut self, ask: Ask) -> Result<(), Ask> {
+        let uplinks = &self.settings.uplinks;
+        let conn = &self.conn;
+        let done = match &ask {
+            Ask::Held(held) => journal::set_held(conn, held),
+            Ask::NotHeld(device) => journal::clear_held(conn, device),
+            Ask::Baseline(device, json) => journal::set_baseline(conn, device, json),
+            Ask::Event(event) => journal::add_event(conn, uplinks, event),
+            Ask::PlanAnswer(all) => {
+                let (uplink, plan, word) = &**all;
+                journal::add_plan_answer(conn, uplinks, uplink, plan, word, self.clock.now())
+            }
+            Ask::OutboxDone(uplink, ids) => journal::outbox_done(conn, uplink, ids),
+            _ => Ok(()),
+        };
+        let tells = matches!(ask, Ask::Event(_) | Ask::PlanAnswer(_));
+        self.due.retry = self.clock.mono().plus(RETRY);
+        if self.written("writing to the journal", done).is_err() {
+            return Err(ask);
+        }
+        if tells {
+            self.announce();
+        }
+        Ok(())
+    }
+
+    fn defer(&mut self, ask: Ask) {
+        if self.deferred.push(ask) {
+            tracing::warn!("the disk takes nothing and memory is full: an old event or notice was dropped");
+        }
+    }
+
+    fn retry_deferred(&mut self) {
+        while let Some(ask) = self.deferred.pop() {
+            if let Err(ask) = self.try_write(ask) {
+                self.deferred.put_back(ask);
+                return;
+            }
+        }
+    }
+}
+
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    if reply.send(value).is_err() {
+        tracing::debug!("nobody waited for the store's answer");
+    }
+}
