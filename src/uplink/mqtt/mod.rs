@@ -16,8 +16,10 @@
 //!
 //! # Layout
 //!
-//! `task` connects, again and again; `session` is one connection's life; `telemetry`, `outbox` and `refusals` decide what
-//! is sent (pure); `incoming` decides what is accepted; `announce` says who we are; `connect` builds the client.
+//! `task` connects, again and again; `session` is one connection's life (`session::fates`: what follows from an answer of
+//! the broker). `telemetry` (with `due`), `outbox` and `refusals` decide what is sent, all pure; `sender` sends it and learns
+//! its fate; `desk` asks the store, one thing at a time. `incoming` takes messages in and acknowledges them; `statements` and
+//! `announce` say who we are; `connect` builds the client.
 
 mod announce;
 #[cfg(test)]
