@@ -114,6 +114,14 @@ pub struct CommandHandle {
 }
 
 impl CommandHandle {
+    /// A handle whose inboxes of this size a test reads itself.
+    #[cfg(test)]
+    pub(crate) fn for_tests(size: usize) -> (Self, mpsc::Receiver<RawCommand>, mpsc::Receiver<RawPlan>) {
+        let (commands, commands_rx) = mpsc::channel(size);
+        let (plans, plans_rx) = mpsc::channel(size);
+        (Self { commands, plans, summaries: watch::channel(Arc::default()).1 }, commands_rx, plans_rx)
+    }
+
     /// Hand a command over.
     ///
     /// # Errors

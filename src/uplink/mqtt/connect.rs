@@ -248,7 +248,13 @@ pub(super) fn describe(error: &ConnectionError, url: &url::Url, clock: ClockStat
         }
         ConnectionError::MqttState(StateError::AwaitPingResp) => format!("{broker} does not answer any more"),
         ConnectionError::MqttState(StateError::ConnectionAborted) => format!("{broker} closed the connection"),
-        other => certificate_words(&format!("{broker}: {other}"), clock),
+        other => {
+            let text = other.to_string();
+            if text.contains("CertificateRequired") {
+                return format!("{broker} wants a client certificate: set client_cert_file and client_key_file");
+            }
+            certificate_words(&format!("{broker}: {text}"), clock)
+        }
     }
 }
 

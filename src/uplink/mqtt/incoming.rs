@@ -1,8 +1,8 @@
 //! Commands and plans that came: handed on, answered, acknowledged in the order of arrival.
 
 use super::flights::Flights;
-use super::seam::{CommandHandle, RawCommand, RawPlan, Target};
 use super::topics::{Inbound, Topics};
+use crate::command::{CommandHandle, RawCommand, RawPlan, Target};
 use crate::model::{CommandResult, CommandState, DeviceId, Origin, Params, ReplyTo, Timestamp};
 use crate::wire::{parse_command, result_json};
 use rumqttc::{ManualAck, Publish, PublishProperties};
@@ -213,7 +213,7 @@ fn busy_plan(plan: &str, now: Timestamp) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{commands, result};
+    use super::super::tests::result;
     use super::*;
     use crate::model::Rank;
     use rumqttc::{PubAck, QoS};
@@ -240,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn acknowledged_after_the_answer_and_in_order() {
-        let (handle, mut inbox, _plans) = commands(8);
+        let (handle, mut inbox, _plans) = CommandHandle::for_tests(8);
         let mut incoming = incoming();
         for n in 1..=2u16 {
             let (p, ack) = publish("derd/gw/device/battery/command", &format!(r#"{{"id":"c-{n}"}}"#), n);
@@ -262,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_inbox_is_answered() {
-        let (handle, _inbox, _plans) = commands(1);
+        let (handle, _inbox, _plans) = CommandHandle::for_tests(1);
         let mut incoming = incoming();
         let (p, ack) = publish("derd/gw/site/command", "{}", 1);
         assert_eq!(incoming.accept(&p, ack, &handle, NOW), Ok(None));
@@ -280,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn odd_topics_and_bodies_do_no_harm() {
-        let (handle, mut inbox, mut plans) = commands(8);
+        let (handle, mut inbox, mut plans) = CommandHandle::for_tests(8);
         let mut incoming = incoming();
         let (p, ack) = publish("derd/gw/device/a/b/command", "{}", 1);
         assert_eq!(incoming.accept(&p, ack, &handle, NOW), Err(()));

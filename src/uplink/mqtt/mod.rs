@@ -16,10 +16,14 @@
 //!
 //! # Layout
 //!
-//! `task` connects, again and again; `session` is one connection's life; `telemetry`, `outbox` and `refusals` decide what
-//! is sent (pure); `incoming` decides what is accepted; `announce` says who we are; `connect` builds the client.
+//! `task` connects, again and again; `session` is one connection's life (`session::fates`: what follows from an answer of
+//! the broker). `telemetry` (with `due`), `outbox` and `refusals` decide what is sent, all pure; `sender` sends it and learns
+//! its fate; `desk` asks the store, one thing at a time. `incoming` takes messages in and acknowledges them; `statements` and
+//! `announce` say who we are; `connect` builds the client.
 
 mod announce;
+#[cfg(test)]
+mod broker_tests;
 mod connect;
 mod desk;
 mod due;
@@ -27,7 +31,6 @@ mod flights;
 mod incoming;
 mod outbox;
 mod refusals;
-mod seam;
 mod sender;
 mod session;
 mod statements;
@@ -37,10 +40,10 @@ mod telemetry;
 mod tests;
 mod topics;
 
-pub use seam::{CommandHandle, RawCommand, RawPlan, Target};
 pub use task::MqttTask;
 
 use super::{Cadence, Secret};
+use crate::command::CommandHandle;
 use crate::model::{DeviceSpec, DeviceStatus, GatewayId, Rank, Timestamp, UplinkMode, UplinkName, UplinkStatus};
 use crate::runtime::Clock;
 use crate::store::StoreHandle;

@@ -1,15 +1,17 @@
 //! One connection's life.
 
+mod fates;
+
 use super::connect::{self, Signal};
 use super::desk::{Answer, Desk};
 use super::flights::Flights;
 use super::incoming::{BusyReply, Incoming};
 use super::outbox::Post;
-use super::sender::{Cargo, Fate, Limits, Message, NotSent, Sender};
+use super::sender::{Cargo, Limits, Message, NotSent, Sender};
 use super::statements::Statements;
 use super::task::{Core, SIZE_EVERY, optional};
 use super::telemetry::Room;
-use crate::model::{EventState, Mono, Origin, RowNo, Severity, Stored, UplinkMode};
+use crate::model::{EventState, Mono, Origin, RowNo, Severity, Stored, Timestamp, UplinkMode};
 use crate::runtime::Shutdown;
 use crate::wire::sample_json;
 use rumqttc::{
@@ -92,6 +94,8 @@ struct Session<'a> {
     began: Mono,
     /// When the broker last acknowledged something, or nothing was under way.
     last_heard: Mono,
+    /// When the broker last took something; people are told once a second.
+    last_ok: Option<Timestamp>,
     /// The subscription that the broker refused, in words.
     deaf: Option<String>,
     is_stopping: bool,
@@ -119,6 +123,7 @@ impl<'a> Session<'a> {
             pace: None,
             began: now,
             last_heard: now,
+            last_ok: None,
             deaf: None,
             is_stopping: false,
         };
@@ -296,64 +301,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn settle(&mut self, topic: &str, cargo: Cargo, fate: &Fate) {
-        let clock = &self.core.parts.clock;
-        match fate {
-            Fate::Unknown => self.lost(cargo),
-            Fate::Refused(reason, is_quota) => {
-                self.last_heard = clock.mono();
-                self.refused(topic, cargo, reason, *is_quota);
-            }
-            Fate::Delivered => {
-                self.last_heard = clock.mono();
-                let now = clock.now();
-                self.core.say(|s| s.last_ok_at = Some(now));
-                if self.core.refusals.taken(topic) {
-                    let text = format!("the broker takes {topic} again");
-                    self.core.event("mqtt_publish_refused", Severity::Info, EventState::Cleared, text);
-                }
-                match cargo {
-                    Cargo::Live(_, row) => self.core.telemetry.delivered(&[row]),
-                    Cargo::Batch(_, rows) => self.core.telemetry.delivered(&rows),
-                    Cargo::Post { id, .. } => self.core.outbox.settled(id),
-                    Cargo::Busy(seq) => self.incoming.settle(seq),
-                    Cargo::Statement => {}
-                }
-            }
-        }
-    }
-
-    /// The broker will not have it: tell people once, and let the topic rest.
-    fn refused(&mut self, topic: &str, cargo: Cargo, reason: &str, is_quota: bool) {
-        let now = self.core.parts.clock.mono();
-        if self.core.refusals.refused(topic, reason, is_quota, now) {
-            tracing::warn!(uplink = %self.core.parts.settings.name, topic, reason, "the broker refuses a publish");
-            let text = format!("the broker refuses {topic}: {reason}; what belongs there waits");
-            self.core.event("mqtt_publish_refused", Severity::Warning, EventState::Raised, text);
-        }
-        self.refuse(cargo);
-    }
-
-    fn refuse(&mut self, cargo: Cargo) {
-        match cargo {
-            Cargo::Live(device, row) => self.core.telemetry.refused(&device, &[row]),
-            Cargo::Batch(device, rows) => self.core.telemetry.refused(&device, &rows),
-            Cargo::Post { id, is_reply } => self.core.outbox.refused(id, is_reply),
-            Cargo::Busy(seq) => self.incoming.settle(seq),
-            Cargo::Statement => {}
-        }
-    }
-
-    fn lost(&mut self, cargo: Cargo) {
-        match cargo {
-            Cargo::Live(_, row) => self.core.telemetry.lost(&[row]),
-            Cargo::Batch(_, rows) => self.core.telemetry.lost(&rows),
-            Cargo::Post { id, .. } => self.core.outbox.lost(id),
-            // Not acknowledged: the broker delivers the command again on the next connection.
-            Cargo::Busy(_) | Cargo::Statement => {}
-        }
-    }
-
     fn heard(&mut self, signal: Signal) {
         let Signal::Message(publish) = signal else { return };
         let now = self.core.parts.clock.now();
@@ -438,10 +385,17 @@ impl<'a> Session<'a> {
             self.core.outbox.retry();
         }
         self.desk.wants_size |= self.core.has_backlog() && turns.is_multiple_of(SIZE_EVERY.as_secs());
+        self.tell_last_ok();
         if self.sender.is_empty() {
             self.last_heard = now;
         }
         now.since(self.last_heard) > self.core.parts.settings.keep_alive * SILENT_KEEP_ALIVES
+    }
+
+    fn tell_last_ok(&self) {
+        if let Some(at) = self.last_ok {
+            self.core.say(|s| s.last_ok_at = Some(at));
+        }
     }
 
     fn was_good(&self) -> bool {
@@ -452,12 +406,13 @@ impl<'a> Session<'a> {
     async fn say_goodbye(&mut self, mut drive: Pin<&mut impl Future<Output = ConnectionError>>) {
         let topic = self.core.topics.status();
         let options = PublishOptions::new(QoS::AtLeastOnce).retained();
+        let client = self.sender.client().clone();
         let goodbye = async {
-            if let Ok(notice) = self.sender.client().try_publish_tracked(topic, super::announce::OFFLINE, options) {
+            if let Ok(notice) = client.try_publish_tracked(topic, super::announce::OFFLINE, options) {
                 // Whatever became of it: there is nothing more to do.
                 let _heard = notice.wait_async().await.is_ok();
             }
-            if self.sender.client().try_disconnect_now().is_ok() {
+            if client.try_disconnect_now().is_ok() {
                 std::future::pending::<()>().await;
             }
         };
@@ -477,6 +432,7 @@ impl<'a> Session<'a> {
         for (topic, cargo, fate) in self.sender.take_ready() {
             self.settle(&topic, cargo, &fate);
         }
+        self.tell_last_ok();
         let settle = async {
             loop {
                 self.desk.tell_now = true;
