@@ -31,7 +31,7 @@ pub struct Surroundings<'a> {
     /// The configured devices.
     pub devices: &'a [DeviceSpec],
     /// What a device says of itself now; `None`: nothing yet.
-    pub status: &'a dyn Fn(&DeviceId) -> Option<DeviceStatus>,
+    pub status: &'a (dyn Fn(&DeviceId) -> Option<DeviceStatus> + Sync),
     /// How far `now` may be trusted.
     pub clock: ClockState,
     /// Wall time.

@@ -116,10 +116,7 @@ impl Keeper {
                 if rejected || (!standing && now >= setpoint.end().mono) {
                     return give_back();
                 }
-                // A standing setting is no setpoint: what is held ends first.
-                if standing && self.held.is_some() {
-                    return give_back();
-                }
+                // A standing setting is written beside what is held: it neither ends nor replaces it.
                 Some(Aim {
                     kind: if standing { Kind::Standing } else { Kind::Hold },
                     demand,
@@ -241,7 +238,7 @@ impl Keeper {
             Kind::End => !self.ours,
             Kind::Hold => {
                 aim.demand == Demand::Release && self.held.is_none()
-                    || !self.ours && self.held.is_some_and(|(demand, _)| demand == aim.demand)
+                    || self.held.is_some_and(|(demand, _)| demand == aim.demand)
             }
         };
         // A demand that changes all the time is one wish: how long it waits is counted from the first.

@@ -18,6 +18,7 @@
 mod apply;
 mod find;
 mod poll;
+mod probe;
 mod task;
 mod walls;
 mod words;
@@ -27,6 +28,7 @@ mod task_tests;
 #[cfg(test)]
 mod tests;
 
+pub use probe::probe;
 pub use task::DeviceTask;
 
 use crate::link::LinkHandle;
@@ -80,6 +82,12 @@ impl DeviceHandle {
             }
             changed
         });
+    }
+
+    /// The cell that the newest order is put into.
+    #[must_use]
+    pub fn orders(&self) -> watch::Sender<Order> {
+        self.orders.as_ref().clone()
     }
 
     /// The device's own word, and each change of it.

@@ -390,19 +390,20 @@ fn a_timer_that_does_not_read_back_ends_the_setpoint() {
 }
 
 #[test]
-fn a_standing_setting_has_no_lease_and_waits_for_what_is_held() {
+fn a_standing_setting_has_no_lease_and_is_written_beside_what_is_held() {
     let reserve = Demand::Reserve { pct: 20.0 };
     let mut film = Film::charging(1000);
     film.keeper.set_order(hold(reserve, Demand::Release, "r", 0));
-    film.write(5.0, Demand::Release);
-    film.check(7.0, true);
-    assert_eq!(film.check(7.0, false), Vec::<String>::new(), "perhaps it is so already");
-    let (_, next) = film.tick(7.0);
+    assert_eq!(film.check(5.0, false), Vec::<String>::new(), "perhaps it is so already");
+    let (_, next) = film.tick(5.0);
     assert!(matches!(next, Do::Write { remember: None, .. }), "{next:?}");
-    assert_eq!(film.write(7.0, reserve), ["limit r written"]);
-    assert_eq!(film.check(9.0, true), ["limit r verified"]);
+    assert_eq!(film.write(5.0, reserve), ["limit r written"]);
+    assert_eq!(film.check(7.0, true), ["limit r verified"]);
+    film.keeper.set_order(hold(CHARGE, Demand::Release, "a", 1000));
+    assert_eq!(film.check(8.0, true), ["limit a verified"], "still held: proof from the wire, no write");
     film.keeper.set_order(Order::Free);
-    assert_eq!(film.rests(10.0), None, "nothing to give back");
+    film.write(9.0, Demand::Release);
+    assert_eq!(film.check(11.0, true), ["- verified", "not held"]);
 }
 
 #[test]

@@ -45,6 +45,8 @@ impl fmt::Display for ProfileFault {
 #[derive(Debug, Default)]
 pub struct Catalogue {
     profiles: BTreeMap<String, Arc<Profile>>,
+    /// Their files' texts, for people.
+    sources: BTreeMap<String, String>,
 }
 
 impl Catalogue {
@@ -71,6 +73,12 @@ impl Catalogue {
         self.profiles.get(name).map(Arc::clone)
     }
 
+    /// The text of the file that a profile comes from.
+    #[must_use]
+    pub fn source(&self, name: &str) -> Option<&str> {
+        self.sources.get(name).map(String::as_str)
+    }
+
     /// All names, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
@@ -81,6 +89,7 @@ impl Catalogue {
         match load::profile(name, text) {
             Ok(profile) => {
                 self.profiles.insert(name.to_owned(), Arc::new(profile));
+                self.sources.insert(name.to_owned(), text.to_owned());
             }
             Err(found) => {
                 faults.extend(found.into_iter().map(|(key, reason)| ProfileFault {

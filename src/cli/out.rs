@@ -1,0 +1,17 @@
+//! The one writer to the terminal.
+
+use std::io::Write;
+
+/// A line to standard output. A closed pipe (`derd ... | head`) is no fault of ours.
+pub(super) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// A line to standard error.
+pub(super) fn complain(text: &str) {
+    // Nobody is left to tell when standard error is closed.
+    let _lost = writeln!(std::io::stderr().lock(), "derd: {text}").is_err();
+}

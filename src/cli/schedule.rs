@@ -1,0 +1,108 @@
+//! `derd schedule`
+
+use super::{Failure, SocketArg, client, out, runtime};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::Value;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct ScheduleArgs {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    at: SocketArg,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// All schedules, a line each
+    List,
+    /// One schedule as JSON
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Take a schedule from a JSON file, in place of one with its id
+    Import {
+        /// The document
+        file: PathBuf,
+    },
+    /// Remove a schedule
+    Delete {
+        /// Its id
+        id: String,
+    },
+}
+
+pub(super) fn schedule(args: &ScheduleArgs) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    match &args.what {
+        What::List => {
+            let all = runtime.block_on(all(&args.at))?;
+            if all.is_empty() {
+                out::say("no schedules");
+            }
+            for plan in &all {
+                let word = |key: &str| plan.get(key).and_then(Value::as_str).unwrap_or("-");
+                out::say(&format!(
+                    "{:20} {:12} {:7} now: {:16} next change: {}",
+                    word("id"),
+                    word("device"),
+                    word("kind"),
+                    word("active"),
+                    word("next_change")
+                ));
+            }
+            Ok(())
+        }
+        What::Show { id } => {
+            let all = runtime.block_on(all(&args.at))?;
+            let found = all.iter().find(|p| p.get("id").and_then(Value::as_str) == Some(id));
+            let document = found
+                .and_then(|p| p.get("document"))
+                .ok_or_else(|| Failure::Failed(format!("no schedule `{id}`; `derd schedule list` names them")))?;
+            out::say(&serde_json::to_string_pretty(document).map_err(Failure::failed)?);
+            Ok(())
+        }
+        What::Import { file } => {
+            let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("{}: {e}", file.display()));
+            let text = std::fs::read_to_string(file).map_err(|e| failed(&e))?;
+            let document: Value = serde_json::from_str(&text).map_err(|e| failed(&format!("not JSON: {e}")))?;
+            let id = document
+                .get("id")
+                .and_then(Value::as_str)
+                .ok_or_else(|| failed(&"has no `id`: every schedule needs one"))?
+                .to_owned();
+            answer(&id, runtime.block_on(client::call(&args.at, Method::PUT, &path(&id), Some(&document)))?)
+        }
+        What::Delete { id } => {
+            let nothing = Value::Object(serde_json::Map::new());
+            answer(id, runtime.block_on(client::call(&args.at, Method::DELETE, &path(id), Some(&nothing)))?)
+        }
+    }
+}
+
+fn path(id: &str) -> String {
+    format!("/api/v1/schedules/{}", url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>())
+}
+
+async fn all(at: &SocketArg) -> Result<Vec<Value>, Failure> {
+    let text = client::get(at, "/api/v1/schedules").await?;
+    serde_json::from_str(&text).map_err(Failure::failed)
+}
+
+fn answer(id: &str, (status, text): (reqwest::StatusCode, String)) -> Result<(), Failure> {
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    if status.is_success() {
+        out::say(&format!("{id}: {}", value.get("state").and_then(Value::as_str).unwrap_or("done")));
+        return Ok(());
+    }
+    match value.get("reasons").and_then(Value::as_array) {
+        Some(reasons) if !reasons.is_empty() => {
+            let lines: Vec<_> = reasons.iter().filter_map(Value::as_str).collect();
+            Err(Failure::Failed(format!("{id} was refused:\n  {}", lines.join("\n  "))))
+        }
+        _ => Err(client::refused(&text)),
+    }
+}

@@ -1,0 +1,158 @@
+//! `derd status`: a table that stays readable at 80 columns.
+
+use super::{Failure, SocketArg, client, out, runtime};
+use crate::wire::{DeviceJson, StatusJson};
+use clap::Args;
+use serde_json::Value;
+use std::fmt::Write;
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// The whole status as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: SocketArg,
+}
+
+pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
+    let text = runtime()?.block_on(client::get(&args.at, "/api/v1/status"))?;
+    if args.json {
+        out::say(text.trim_end());
+        return Ok(());
+    }
+    let status: StatusJson = serde_json::from_str(&text).map_err(Failure::failed)?;
+    out::say(table(&status).trim_end());
+    Ok(())
+}
+
+/// The status as lines of at most 80 columns.
+pub(super) fn table(status: &StatusJson) -> String {
+    let mut t = String::new();
+    let watts = |w: Option<f64>| w.map_or_else(|| "-".to_owned(), |w| format!("{w:.0} W"));
+    // Writing to a String cannot fail.
+    let mut line = |text: std::fmt::Arguments<'_>| {
+        let mut one = String::new();
+        let _never_fails = one.write_fmt(text).is_err();
+        t.push_str(&cut(&one, 80));
+        t.push('\n');
+    };
+    line(format_args!(
+        "{}  {}  derd {}  up {}  clock {}",
+        status.site.name,
+        status.gateway.id,
+        status.gateway.version,
+        span(status.gateway.uptime_s),
+        status.clock.state
+    ));
+    line(format_args!(
+        "health {}   load {}   grid {}",
+        status.health,
+        watts(status.site.load_w),
+        watts(status.site.grid_w)
+    ));
+    for problem in &status.problems {
+        line(format_args!("  ! {problem}"));
+    }
+    line(format_args!(""));
+    if status.devices.is_empty() {
+        line(format_args!("No device is configured yet: add one to /etc/derd/derd.toml"));
+    } else {
+        line(format_args!(
+            "{:14} {:9} {:10} {:>6} {:>9} {:>6}  {}",
+            "DEVICE", "KIND", "STATE", "AGE", "POWER", "SOC", "CONTROLLED BY"
+        ));
+    }
+    for device in &status.devices {
+        line(format_args!("{}", device_line(device)));
+        if let Some(error) = &device.error {
+            line(format_args!("    {error}"));
+        }
+    }
+    if !status.uplinks.is_empty() {
+        line(format_args!(""));
+        line(format_args!("{:14} {:9} {:10} {:>9}  {}", "UPLINK", "KIND", "MODE", "BACKLOG", "LAST OK"));
+    }
+    for uplink in &status.uplinks {
+        let last = uplink.last_ok_at.as_deref().unwrap_or("never");
+        line(format_args!(
+            "{:14} {:9} {:10} {:>9}  {last}",
+            uplink.name, uplink.kind, uplink.mode, uplink.backlog_rows
+        ));
+        if let Some(error) = &uplink.error {
+            line(format_args!("    {error}"));
+        }
+    }
+    line(format_args!(""));
+    line(format_args!(
+        "store  {:.1} MB on disk, {} samples, {:.1} MB written today, {} lost",
+        megabytes(status.store.bytes),
+        status.store.rows,
+        megabytes(status.store.written_bytes_today),
+        status.store.dropped
+    ));
+    t
+}
+
+fn device_line(device: &DeviceJson) -> String {
+    let point = |name: &str| device.points.get(name).and_then(Value::as_f64);
+    let power = point("power_w").map_or_else(|| "-".to_owned(), |w| format!("{w:.0} W"));
+    let soc = point("soc_pct").map_or_else(String::new, |s| format!("{s:.0} %"));
+    let age = device.age_ms.map_or_else(|| "-".to_owned(), |ms| span(ms / 1000));
+    let by = device.controlled_by.as_ref().map_or_else(String::new, |c| {
+        format!("{} {}, {} until {}", c.rank, c.source, c.action, clock_time(&c.ends_at))
+    });
+    format!("{:14} {:9} {:10} {:>6} {:>9} {:>6}  {by}", device.id, device.kind, device.state, age, power, soc)
+}
+
+/// `2026-11-20T12:34:56.000Z` -> `12:34Z`
+fn clock_time(rfc3339: &str) -> String {
+    rfc3339.get(11..16).map_or_else(|| rfc3339.to_owned(), |t| format!("{t}Z"))
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h{:02}", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.trim_end().to_owned();
+    }
+    text.chars().take(columns - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn no_line_is_wider_than_a_terminal() {
+        let device = json!({"id": "a-device-with-a-long-name", "kind": "inverter", "profile": "sunspec", "link": "x",
+            "state": "connecting", "age_ms": 86_400_000_u64, "points": {"power_w": -12345.6, "soc_pct": 100.0},
+            "controlled_by": {"source": "somebody with a very long label indeed", "rank": "command", "action": "discharge",
+            "ends_at": "2026-11-20T12:34:56.000Z"}, "error": "e".repeat(200)});
+        let status: StatusJson = serde_json::from_value(json!({
+            "gateway": {"id": "gw-1", "version": "0.1.0", "started_at": "x", "uptime_s": 3_700},
+            "site": {"name": "Home", "timezone": "UTC", "load_w": 1234.5, "grid_w": null}, "clock": {"state": "synced"},
+            "devices": [device], "uplinks": [{"name": "mqtt", "kind": "mqtt", "mode": "live", "backlog_rows": 0,
+            "oldest_unsent": null, "last_ok_at": null, "error": null}],
+            "store": {"bytes": 1_000_000, "rows": 5, "oldest": null, "written_bytes_today": 0, "dropped": 0},
+            "health": "ok", "problems": ["p".repeat(100)]
+        }))
+        .unwrap();
+        let table = table(&status);
+        assert!(table.lines().all(|l| l.chars().count() <= 80), "{table}");
+        assert!(table.contains("load 1234 W   grid -"), "{table}");
+        assert!(table.contains("up 1h01"), "{table}");
+    }
+}
