@@ -100,7 +100,9 @@ impl Broker {
     }
 
     fn client(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        // Line by line, also into a pipe.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", program]);
         command.args(["-V", "5", "-h", "localhost", "-p", &self.port.to_string()]);
         if self.tls {
             command.arg("--cafile").arg(self.folder.join("ca.pem"));

@@ -1,5 +1,4 @@
 //! A broken configuration never starts half a gateway; an empty one serves the page that says what to do next.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use hil_tests::{Daemon, cli, free_port};
 use std::process::Command;

@@ -1,5 +1,6 @@
 //! The daemon and a real broker.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::disallowed_methods, reason = "end-to-end tests live in real time")]
 
 use derd::model::Point;
 use derd::runtime::Clock;
@@ -79,45 +80,29 @@ fn telemetry_commands_and_bad_payloads() {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body.to_string()
     };
-    let cases: Vec<(&str, &str, String, &[&str], &str, &str)> = vec![
-        ("b-1", battery, with(json!({"id": "b-1", "action": "chrge"})), &[], "rejected", "unknown action"),
+    let cases = [
+        ("b-1", battery, with(json!({"id": "b-1", "action": "chrge"})), "rejected", "unknown action"),
         (
             "b-2",
             battery,
             with(json!({"id": "b-2", "action": "charge", "params": {"power_w": "x"}})),
-            &[],
             "rejected",
             "must be a number",
         ),
-        (
-            "b-3",
-            "derd/gw-1/device/nobody/command",
-            with(json!({"id": "b-3", "action": "idle"})),
-            &[],
-            "rejected",
-            "nobody",
-        ),
-        ("b-4", battery, with(json!({"id": "b-4", "action": "idle", "rank": "grid"})), &[], "rejected", "rank"),
-        ("b-5", battery, json!({"id": "b-5", "action": "idle"}).to_string(), &[], "rejected", "issued_at"),
+        ("b-3", "derd/gw-1/device/nobody/command", with(json!({"id": "b-3", "action": "idle"})), "rejected", "nobody"),
+        ("b-4", battery, with(json!({"id": "b-4", "action": "idle", "rank": "grid"})), "rejected", "rank"),
+        ("b-5", battery, json!({"id": "b-5", "action": "idle"}).to_string(), "rejected", "issued_at"),
         (
             "b-6",
             battery,
             json!({"id": "b-6", "action": "idle", "not_after": "2026-01-01T00:00:00Z"}).to_string(),
-            &[],
             "expired",
             "",
         ),
-        (
-            "b-7",
-            "derd/gw-1/device/grid/command",
-            with(json!({"id": "b-7", "action": "charge"})),
-            &[],
-            "rejected",
-            "meter",
-        ),
+        ("b-7", "derd/gw-1/device/grid/command", with(json!({"id": "b-7", "action": "charge"})), "rejected", "meter"),
     ];
-    for (id, topic, body, more, state, says) in cases {
-        assert!(publish(&broker, topic, &body, more), "{id}");
+    for (id, topic, body, state, says) in cases {
+        assert!(publish(&broker, topic, &body, &[]), "{id}");
         let result = seen.wait_result(id, state, SOON);
         assert!(result["reason"].as_str().unwrap().contains(says), "{id}: {result}");
     }
@@ -131,23 +116,24 @@ fn telemetry_commands_and_bad_payloads() {
     // A retained command is ignored and reported.
     let retained = json!({"id": "r-1", "action": "idle", "issued_at": now_rfc3339()}).to_string();
     assert!(publish(&broker, battery, &retained, &["-r"]));
-    // The broker forwards it live without the flag; only a new subscription gets it as retained: so restart.
-    drop(seen.wait_result("r-1", "accepted", SOON));
-    assert_eq!(daemon.stop(), Some(0));
-    let offline = seen.wait("the last word", SOON, |m| m.topic == "derd/gw-1/status" && m.json["state"] == "offline");
-    assert_eq!(offline.json["state"], "offline");
-    let again = Daemon::start(folder.path(), &config_for(&home, folder.path(), &uplink(&broker, "")));
-    again.wait_online(SOON);
-    let event = seen.wait("the retained command is reported", SOON, |m| {
-        m.topic == "derd/gw-1/event" && m.payload.contains("retained")
-    });
+    let event = seen.wait("it is reported", SOON, |m| m.topic == "derd/gw-1/event" && m.payload.contains("retained"));
     assert_eq!(event.json["state"], "raised");
 
-    // The command still runs: a restart neither ends nor repeats it.
-    // (idle by r-1 superseded it; the charge must be final by now.)
-    let last =
-        seen.all().into_iter().filter(|m| m.json["id"] == "c-1").map(|m| m.json["state"].as_str().unwrap().to_owned());
-    assert!(last.collect::<Vec<_>>().contains(&"superseded".to_owned()));
+    // An orderly stop says goodbye; the next start takes the running command up again and repeats nothing.
+    assert_eq!(daemon.device("battery")["controlled_by"]["action"], "charge", "the retained `idle` changed nothing");
+    assert_eq!(daemon.stop(), Some(0));
+    drop(seen.wait("the last word", SOON, |m| m.topic == "derd/gw-1/status" && m.json["state"] == "offline"));
+    let again = Daemon::start(folder.path(), &config_for(&home, folder.path(), &uplink(&broker, "")));
+    again.wait_online(SOON);
+    eventually("the command goes on", SOON, || {
+        again.device("battery")["controlled_by"]["action"] == "charge"
+            && home.truth().num("battery", &Point::PowerW).is_some_and(|w| (w + 3000.0).abs() < 60.0)
+    });
+    assert!(!seen.all().iter().any(|m| m.json["id"] == "r-1" && m.json["state"] == "accepted"));
+    // It runs to its end, once.
+    let ended = seen.wait_result("c-1", "ended", Duration::from_secs(70));
+    assert!(ended["delivered_wh"].as_f64().unwrap() > 10.0, "{ended}");
+    assert_eq!(seen.all().iter().filter(|m| m.json["id"] == "c-1" && m.json["state"] == "ended").count(), 1);
 }
 
 #[test]

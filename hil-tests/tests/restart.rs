@@ -1,5 +1,5 @@
 //! `kill -9` and what comes after.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::disallowed_methods, reason = "end-to-end tests live in real time")]
 
 use derd::model::Point;
 use derd::runtime::Clock;
