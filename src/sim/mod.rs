@@ -135,13 +135,13 @@ impl Home {
         let devices = parts.iter().zip(&ports).map(|((id, part), port)| describe(id, *part, port.port)).collect();
         let units = parts.iter().map(|(id, part)| Unit::new(id, *part, &world, options.revert_timer)).collect();
         let file = options.truth.as_deref().map(truth::TruthFile::create).transpose()?;
-        let shared = Shared::new(world, units, clock, file);
+        let shared = Shared::new(world, units, clock.clone(), file);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (switch, shutdown) = ShutdownSwitch::new();
         let (commands, inbox) = mpsc::channel(8);
         let state = shared.clone();
         let thread = std::thread::Builder::new().name("derd-sim".into()).spawn(move || {
-            runtime.block_on(run(state, ports, inbox, shutdown));
+            runtime.block_on(run(state, ports, inbox, shutdown, clock));
         })?;
         Ok(HomeHandle { devices, shared, commands, switch, thread: Some(thread) })
     }
@@ -159,14 +159,25 @@ fn describe(id: &str, part: Part, port: u16) -> SimDevice {
     SimDevice { id: id.to_owned(), kind, role, link: format!("{scheme}://127.0.0.1:{port}"), profile, unit: UNIT_ID }
 }
 
-async fn run(state: Shared, mut ports: Vec<Port>, mut inbox: mpsc::Receiver<SetOnline>, mut shutdown: Shutdown) {
+async fn run(
+    state: Shared,
+    mut ports: Vec<Port>,
+    mut inbox: mpsc::Receiver<SetOnline>,
+    mut shutdown: Shutdown,
+    clock: Clock,
+) {
     for port in &mut ports {
         if let Err(error) = port.online(&state) {
             tracing::warn!(%error, port = port.port, "a simulated device cannot serve");
         }
     }
+    // A daemon with the same clock polls at whole multiples of its interval: ticks stay half a tick away from these, so that
+    // what one poll reads with several requests belongs to one tick.
+    let tick = u64::try_from(TICK.as_millis()).unwrap_or(1).max(1);
+    let phase = (tick / 2 + tick - clock.mono().ms() % tick) % tick;
+    tokio::time::sleep(Duration::from_millis(phase)).await;
     let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             biased;
