@@ -1,6 +1,6 @@
 //! A broken configuration never starts half a gateway; an empty one serves the page that says what to do next.
 
-use hil_tests::{Daemon, cli, free_port};
+use hil_tests::{Daemon, cli, derd_binary, free_port};
 use std::process::Command;
 
 #[test]
@@ -47,6 +47,24 @@ fn check_lists_every_fault_and_run_refuses() {
         "{}",
         nobody.stderr
     );
+}
+
+#[test]
+fn client_commands_need_no_certificates() {
+    // A minimal Debian has no ca-certificates; the Unix socket has no use for them.
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(
+        folder.path(),
+        &format!("[gateway]\ndata_dir = {:?}\n[web]\nlisten = \"127.0.0.1:0\"\n", folder.path()),
+    );
+    let status = Command::new(derd_binary())
+        .args(["status", "--json"])
+        .env("DERD_SOCKET", daemon.socket())
+        .env("SSL_CERT_FILE", "/nonexistent/ca.crt")
+        .env("SSL_CERT_DIR", "/nonexistent")
+        .output()
+        .unwrap();
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::{Failure, SocketArg};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// One request and its answer, whatever its status.
@@ -14,6 +15,8 @@ pub(super) async fn call(
 ) -> Result<(StatusCode, String), Failure> {
     let client = reqwest::Client::builder()
         .unix_socket(at.socket.clone())
+        // No TLS on a Unix socket: the system's certificates are not looked for, and may be missing.
+        .tls_certs_only([])
         .no_proxy()
         .timeout(Duration::from_secs(30))
         .build()
@@ -43,12 +46,37 @@ pub(super) fn refused(text: &str) -> Failure {
 }
 
 fn unreachable(at: &SocketArg, error: &reqwest::Error) -> Failure {
-    let mut cause: &dyn std::error::Error = error;
+    let mut cause: &(dyn std::error::Error + 'static) = error;
     while let Some(next) = cause.source() {
         cause = next;
     }
-    Failure::Failed(format!(
-        "the daemon does not answer at {}: {cause}. Is it running (systemctl status derd), and are you root or in group derd?",
-        at.socket.display()
-    ))
+    let hint = hint(cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind));
+    Failure::Failed(format!("the daemon does not answer at {}: {cause}. {hint}", at.socket.display()))
+}
+
+/// What to do about a daemon that does not answer.
+const fn hint(kind: Option<ErrorKind>) -> &'static str {
+    match kind {
+        Some(ErrorKind::PermissionDenied) => "It answers root and members of group derd only: try sudo",
+        Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            "Is it running (systemctl status derd, journalctl -u derd)?"
+        }
+        _ => "Is it running (systemctl status derd), and are you root or in group derd?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_missing_daemon_is_not_mistaken_for_a_missing_permission() {
+        // As main does; another test may have done it before.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let folder = tempfile::tempdir().unwrap();
+        let at = SocketArg { socket: folder.path().join("derd.sock") };
+        let Err(Failure::Failed(text)) = get(&at, "/api/v1/status").await else { panic!("somebody answered") };
+        assert!(text.contains("No such file") && text.contains("systemctl status derd"), "{text}");
+        assert!(!text.contains("sudo") && hint(Some(ErrorKind::PermissionDenied)).contains("sudo"), "{text}");
+    }
 }

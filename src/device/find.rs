@@ -98,7 +98,7 @@ impl DeviceTask {
                 self.poll.forget();
                 self.keeper.lost();
             }
-            LinkState::Down(why) if !self.finder.was_online => self.set_state(DeviceState::Connecting, Some(why)),
+            LinkState::Down(why) if !self.finder.was_online => self.not_yet(why),
             _ => {}
         }
     }
@@ -198,9 +198,17 @@ impl DeviceTask {
     fn no_answer(&mut self, now: Mono, why: String) {
         self.finder.stage = Stage::Lost(now.plus(self.finder.silent.next_delay()));
         if !self.finder.was_online {
-            self.set_state(DeviceState::Connecting, Some(why.clone()));
+            self.not_yet(why.clone());
         }
         self.finder.trouble = why;
+    }
+
+    /// It has never answered so far; said once.
+    fn not_yet(&self, why: String) {
+        if self.out.status.borrow().error.is_none() {
+            tracing::warn!(device = %self.spec.id, "no answer yet: {why}");
+        }
+        self.set_state(DeviceState::Connecting, Some(why));
     }
 
     fn not_found(&mut self, now: Mono, why: String) {
@@ -300,7 +308,9 @@ impl DeviceTask {
     /// The first good poll after being away.
     async fn came_online(&mut self) {
         self.finder.silent.reset();
-        self.finder.was_online = true;
+        if !std::mem::replace(&mut self.finder.was_online, true) {
+            tracing::info!(device = %self.spec.id, "online");
+        }
         self.finder.trouble.clear();
         if self.finder.barred_until.is_some_and(|at| self.clock.mono() >= at) {
             self.finder.barred_until = None;

@@ -106,14 +106,14 @@ impl<S: Subscriber> Layer<S> for ToJournal {
     }
 }
 
-/// systemd's journal shows `info` and above by default; the crate maps log's Info to notice and Debug to info.
+/// The level by which the crate makes the priority that syslog(3) has for ours: it maps `log`'s info to notice, debug to
+/// info and trace to debug.
 const fn log_level(level: Level) -> log::Level {
     match level {
         Level::ERROR => log::Level::Error,
         Level::WARN => log::Level::Warn,
-        Level::INFO => log::Level::Info,
-        Level::DEBUG => log::Level::Debug,
-        Level::TRACE => log::Level::Trace,
+        Level::INFO => log::Level::Debug,
+        Level::DEBUG | Level::TRACE => log::Level::Trace,
     }
 }
 

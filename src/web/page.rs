@@ -230,7 +230,7 @@ fn welcome() -> Markup {
             ol {
                 li { "Open " code { "/etc/derd/derd.toml" } " (or a file of your own in " code { "/etc/derd/conf.d/" }
                     ") as root and describe your devices, such as:" pre { code { (EXAMPLE) } } }
-                li { "Check it: every fault is named at once." pre { code { "derd check" } } }
+                li { "Check it: every fault is named at once." pre { code { "sudo derd check" } } }
                 li { "Let derd take it up." pre { code { "sudo systemctl restart derd" } } }
             }
             p.sub { "derd only reads until a device says " code { "[device.control] enabled = true" }
