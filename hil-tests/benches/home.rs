@@ -1,5 +1,5 @@
-//! What a home costs: memory, processor and start of the real daemon (release build), beside a bare loop that polls the
-//! same registers with nothing but sockets, in the same run.
+//! What a home costs: start, memory, processor and disk of the real daemon (release build), without and with an MQTT
+//! uplink, beside a bare loop that polls the same registers with nothing but sockets, in the same run.
 //!
 //! `cargo build --release && cargo bench -p hil-tests --bench home [-- SECONDS]`
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails by panicking and prints its figures")]
@@ -7,12 +7,31 @@
 
 use derd::runtime::Clock;
 use derd::sim::{Home, HomeHandle, HomeOptions};
-use hil_tests::{config_for, wait_for};
+use hil_tests::{Broker, BrokerOptions, config_for};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// What one home costs, after its time.
+struct Cost {
+    cpu_percent: f64,
+    rss_mb: f64,
+    /// Of `rss_mb`: what is the process's own, not pages of the binary and the libraries.
+    own_mb: f64,
+    threads: usize,
+    wakeups: f64,
+}
+
+/// A daemon on a simulated home of its own.
+struct Daemon {
+    child: Child,
+    socket: PathBuf,
+    home: HomeHandle,
+    started: Instant,
+    _folder: tempfile::TempDir,
+}
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -20,78 +39,168 @@ fn main() {
         bare_loop(&args[1..]);
     }
     let seconds = args.first().and_then(|a| a.parse().ok()).unwrap_or(60);
-    let folder = tempfile::tempdir().unwrap();
-    let home = Home::start(HomeOptions::default(), Clock::system()).unwrap();
-
     let binary = PathBuf::from(
         std::env::var_os("DERD_BIN")
             .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/release/derd").into()),
     );
     println!("binary          {:8.1} MB", std::fs::metadata(&binary).unwrap().len() as f64 / 1e6);
-    let file = folder.path().join("derd.toml");
-    std::fs::write(&file, config_for(&home, folder.path(), "").replace("\"2s\"", "\"60s\"")).unwrap();
-    let socket = folder.path().join("derd.sock");
-    let start = Instant::now();
-    let mut derd = Command::new(&binary)
-        .args(["run", "--config"])
-        .arg(&file)
-        .arg("--socket")
-        .arg(&socket)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let first = first_value(&socket, start);
+    first_values(&binary);
+
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &BrokerOptions::default());
+    let uplink = format!("[[uplink]]\nkind = \"mqtt\"\nurl = {:?}\ntelemetry_every = \"10s\"\n", broker.url());
+    let plain = Daemon::start(&binary, "");
+    let linked = Daemon::start(&binary, &uplink);
     let mut bare = Command::new(std::env::current_exe().unwrap())
         .arg("bare-loop")
-        .args(home.devices().iter().map(|d| d.link.clone()))
+        .args(plain.home.devices().iter().map(|d| d.link.clone()))
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    println!("first value     {:8.0} ms after start", first.as_secs_f64() * 1000.0);
     // What start-up cost is not what living costs.
-    let settle = Instant::now();
-    wait_for("start-up is over", Duration::from_secs(30), || (settle.elapsed() > Duration::from_secs(5)).then_some(()));
-    let (a, b) = (cpu_ticks(&derd), cpu_ticks(&bare));
+    rest(Duration::from_secs(5));
+    let pids = [plain.child.id(), linked.child.id(), bare.id()];
+    let before = pids.map(|pid| (cpu_ms(pid), switches(pid)));
+    let written = [&plain, &linked].map(|d| (d.written_today(), written_by(d.child.id())));
     let begin = Instant::now();
-    wait_for("the time is over", Duration::from_secs(seconds + 10), || {
-        (begin.elapsed() >= Duration::from_secs(seconds)).then_some(())
-    });
+    rest(Duration::from_secs(seconds));
     let span = begin.elapsed().as_secs_f64();
-    let percent = |before: u64, child: &Child| (cpu_ticks(child) - before) as f64 / span;
-    let (derd_cpu, bare_cpu) = (percent(a, &derd), percent(b, &bare));
-    let (derd_rss, bare_rss) = (rss_mb(&derd), rss_mb(&bare));
-    println!("over {span:.0} s        derd  bare loop     ratio");
-    println!("memory (RSS) {derd_rss:8.2} MB {bare_rss:7.2} MB {:9.1}", derd_rss / bare_rss);
-    println!("one core     {derd_cpu:8.2} %  {bare_cpu:7.2} %  {:9.1}", derd_cpu / bare_cpu.max(0.01));
-    drop((derd.kill(), derd.wait(), bare.kill(), bare.wait()));
-    keep(&home);
+    let mut costs = pids.iter().zip(before).map(|(pid, (cpu, switched))| Cost {
+        cpu_percent: (cpu_ms(*pid) - cpu) / span / 10.0,
+        rss_mb: status_mb(*pid, "VmRSS"),
+        own_mb: status_mb(*pid, "RssAnon"),
+        threads: tasks(*pid).len(),
+        wakeups: (switches(*pid) - switched) as f64 / span,
+    });
+    let (a, b, c) = (costs.next().unwrap(), costs.next().unwrap(), costs.next().unwrap());
+    let (a, b, c) = (&a, &b, &c);
+    println!("over {span:4.0} s               derd  derd+MQTT  bare loop");
+    let row = |name: &str, of: fn(&Cost) -> f64| println!("{name:18} {:10.2} {:10.2} {:10.2}", of(a), of(b), of(c));
+    row("one core, %", |c| c.cpu_percent);
+    row("memory (RSS), MB", |c| c.rss_mb);
+    row("  its own, MB", |c| c.own_mb);
+    row("threads", |c| c.threads as f64);
+    row("wake-ups a second", |c| c.wakeups);
+
+    let disk = |n: usize, daemon: &Daemon| {
+        let (own, real) = written[n];
+        let daily = |bytes: u64| bytes as f64 / 1e6 * 86_400.0 / span;
+        (daily(daemon.written_today() - own), daily(written_by(daemon.child.id()) - real))
+    };
+    let (a, b) = (disk(0, &plain), disk(1, &linked));
+    println!("disk, MB a day           derd  derd+MQTT  (whole minutes hold whole commits)");
+    println!("by its own count   {:10.1} {:10.1}", a.0, b.0);
+    println!("by the kernel      {:10.1} {:10.1}", a.1, b.1);
+    println!("A log of 1 MiB is copied into the file about once an hour: less than as much again.");
+    drop((bare.kill(), bare.wait()));
 }
 
-fn keep(_: &HomeHandle) {}
+/// Starts again and again: when does the status show a power, and when does it show all four.
+fn first_values(binary: &Path) {
+    let (mut first, mut all) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let daemon = Daemon::start(binary, "");
+        first.push(daemon.powers(1));
+        all.push(daemon.powers(4));
+    }
+    first.sort();
+    all.sort();
+    println!("first value     {:8.0} ms after start (median of 5)", first[2].as_secs_f64() * 1000.0);
+    println!("all devices     {:8.0} ms", all[2].as_secs_f64() * 1000.0);
+}
 
-/// Time until the status shows a power.
-fn first_value(socket: &std::path::Path, start: Instant) -> Duration {
-    wait_for("a first value", Duration::from_secs(10), || {
-        let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+impl Daemon {
+    fn start(binary: &Path, more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::start(HomeOptions::default(), Clock::system()).unwrap();
+        let file = folder.path().join("derd.toml");
+        std::fs::write(&file, config_for(&home, folder.path(), more).replace("\"2s\"", "\"60s\"")).unwrap();
+        let socket = folder.path().join("derd.sock");
+        let started = Instant::now();
+        let child = Command::new(binary)
+            .args(["run", "--config"])
+            .arg(&file)
+            .arg("--socket")
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, socket, home, started, _folder: folder }
+    }
+
+    fn status(&self) -> Option<serde_json::Value> {
+        let mut stream = std::os::unix::net::UnixStream::connect(&self.socket).ok()?;
         stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
-        let power = text.split("\"power_w\":").nth(1)?;
-        power.starts_with(|c: char| c.is_ascii_digit() || c == '-').then(|| start.elapsed())
-    })
+        serde_json::from_str(text.split("\r\n\r\n").nth(1)?).ok()
+    }
+
+    /// Time from the start until the status shows the power of so many devices.
+    fn powers(&self, count: usize) -> Duration {
+        loop {
+            let shown = self.status().map_or(0, |status| {
+                status["devices"].as_array().unwrap().iter().filter(|d| d["points"]["power_w"].is_number()).count()
+            });
+            if shown >= count {
+                return self.started.elapsed();
+            }
+            assert!(self.started.elapsed() < Duration::from_secs(10), "only {shown} devices in 10 s");
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    fn written_today(&self) -> u64 {
+        self.status().unwrap()["store"]["written_bytes_today"].as_u64().unwrap()
+    }
 }
 
-/// Processor time in ticks of 10 ms, so that ticks per second are per cent of one core.
-fn cpu_ticks(child: &Child) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop((self.child.kill(), self.child.wait()));
+    }
 }
 
-fn rss_mb(child: &Child) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+fn rest(time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        std::thread::park_timeout(end.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn tasks(pid: u32) -> Vec<PathBuf> {
+    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|t| t.unwrap().path()).collect()
+}
+
+/// Processor time of all threads that live, to the nanosecond as the scheduler counts it.
+fn cpu_ms(pid: u32) -> f64 {
+    let time = |task: PathBuf| {
+        let text = std::fs::read_to_string(task.join("schedstat")).unwrap();
+        text.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e6
+    };
+    tasks(pid).into_iter().map(time).sum()
+}
+
+/// How often a thread went to sleep by itself, and so was woken.
+fn switches(pid: u32) -> u64 {
+    let count = |task: PathBuf| {
+        let text = std::fs::read_to_string(task.join("status")).unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    tasks(pid).into_iter().map(count).sum()
+}
+
+/// Bytes that the process sent to the disk in its life, by the kernel's count.
+fn written_by(pid: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    io.lines().find_map(|l| l.strip_prefix("write_bytes: ")).unwrap().parse().unwrap()
+}
+
+fn status_mb(pid: u32, key: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with(key)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -40,8 +40,8 @@ pub enum LogError {
 pub fn init_logging(filter: Option<&str>) -> Result<(), LogError> {
     let wanted =
         filter.map(str::to_owned).or_else(|| std::env::var("DERD_LOG").ok()).unwrap_or_else(|| "info".to_owned());
-    let filter =
-        EnvFilter::try_new(&wanted).map_err(|e| LogError::Filter { filter: wanted.clone(), reason: e.to_string() })?;
+    let filter: Targets =
+        wanted.parse().map_err(|e| LogError::Filter { filter: wanted.clone(), reason: format!("{e}") })?;
     let registry = tracing_subscriber::registry().with(filter);
     let started = if connected_to_journal() {
         let journal = JournalLog::new().map_err(LogError::Journal)?.with_syslog_identifier("derd".to_owned());

@@ -24,6 +24,7 @@ mod truth;
 
 pub use physics::{PV_RATED_W, Scenario, World};
 pub use plant::{Battery, Bounds, Charger, Force, Meter, PvPlant};
+pub use state::Touch;
 pub use truth::{Points, Truth};
 
 use crate::model::{DeviceKind, Role};
@@ -230,6 +231,12 @@ impl HomeHandle {
     /// Look at the world or change it between two ticks; the devices show a change from the next tick on.
     pub fn with_world<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
         look(&mut self.shared.lock().world)
+    }
+
+    /// Let `tell` hear of each Modbus request (and each HTTP write) at the moment when it is served, with the device's id.
+    /// It runs while the world is locked: it must not block, nor ask anything of this handle.
+    pub fn on_request(&self, tell: impl FnMut(&str, Touch) + Send + 'static) {
+        self.shared.lock().watch(state::Watcher(Box::new(tell)));
     }
 
     /// Let a device vanish from the network (listener closed, connections dropped), or come back on its port.

@@ -49,6 +49,27 @@ pub(super) struct State {
     clock: Clock,
     last: Mono,
     file: Option<TruthFile>,
+    watcher: Option<Watcher>,
+}
+
+/// Who is told of each request as it is served.
+pub(super) struct Watcher(pub(super) Box<Tell>);
+
+type Tell = dyn FnMut(&str, Touch) + Send;
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watcher")
+    }
+}
+
+/// What a request does to a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// It reads.
+    Read,
+    /// It writes, and the device takes it.
+    Write,
 }
 
 /// The state behind its lock. Nobody waits for anything while holding it.
@@ -59,7 +80,7 @@ impl Shared {
     pub(super) fn new(world: World, units: Vec<Unit>, clock: Clock, file: Option<TruthFile>) -> Self {
         let truth = Truth { ts: clock.now(), load_w: 0.0, grid_w: 0.0, devices: BTreeMap::new() };
         let last = clock.mono();
-        let mut state = State { world, truth, units, clock, last, file };
+        let mut state = State { world, truth, units, clock, last, file, watcher: None };
         state.publish();
         Self(Arc::new(Mutex::new(state)))
     }
@@ -105,14 +126,26 @@ impl State {
         }
     }
 
+    pub(super) fn watch(&mut self, watcher: Watcher) {
+        self.watcher = Some(watcher);
+    }
+
+    fn tell(&mut self, unit: usize, touch: Touch) {
+        if let Some(Watcher(tell)) = &mut self.watcher {
+            tell(&self.units[unit].id, touch);
+        }
+    }
+
     fn note(&mut self, unit: usize, write: &serde_json::Value) {
+        self.tell(unit, Touch::Write);
         if let Some(file) = &mut self.file {
             file.write(self.clock.now(), &self.units[unit].id, write);
         }
     }
 
     /// Read holding registers.
-    pub(super) fn read(&self, unit: usize, address: u16, count: u16) -> Result<Vec<u16>, Refusal> {
+    pub(super) fn read(&mut self, unit: usize, address: u16, count: u16) -> Result<Vec<u16>, Refusal> {
+        self.tell(unit, Touch::Read);
         self.units[unit].image.read(address, count)
     }
 

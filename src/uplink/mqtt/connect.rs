@@ -29,6 +29,9 @@ const LARGEST_PACKET: u32 = 256 * 1024;
 const RECEIVE_MAXIMUM: u16 = 16;
 /// Room for requests to the client library: more than all windows of a session together.
 pub(super) const REQUESTS: usize = 256;
+/// Unacknowledged messages that we send at most: all windows of a session together and some more. The library keeps tables
+/// of this length, and without a limit tables for 65535 messages, which are 16 MB.
+const MOST_IN_FLIGHT: u16 = 128;
 /// Name resolution, TCP, TLS and CONNECT together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Unacknowledged bytes after which the kernel gives a connection up.
@@ -72,6 +75,7 @@ pub(super) async fn client(
         .set_keep_alive(u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX))
         .set_clean_start(false)
         .set_session_expiry_interval(u32::try_from(SESSION_EXPIRY.as_secs()).ok())
+        .set_outgoing_inflight_upper_limit(MOST_IN_FLIGHT)
         .set_receive_maximum(Some(RECEIVE_MAXIMUM))
         .set_max_packet_size(Some(LARGEST_PACKET))
         .set_ack_mode(AckMode::Manual)
@@ -135,7 +139,7 @@ impl SessionStore for NothingInFlight {
             client_id: key.client_id().to_owned(),
             clean_start: false,
             session_expiry_interval: u32::try_from(SESSION_EXPIRY.as_secs()).ok(),
-            outgoing_inflight_upper_limit: None,
+            outgoing_inflight_upper_limit: Some(MOST_IN_FLIGHT),
             ack_mode: PersistedAckMode::Manual,
             last_pkid: 0,
             last_puback: 0,
