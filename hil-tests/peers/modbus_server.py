@@ -1,12 +1,14 @@
-"""Serve a recording (lines of `address: hex words`) as a Modbus TCP device with pymodbus, which is not ours.
+"""Serve a recording (lines of `address: hex words`) as a Modbus device with pymodbus, which is not ours.
 
-usage: modbus_server.py RECORDING PORT UNIT
+usage: modbus_server.py RECORDING PORT UNIT [tcp|rtu]
+`rtu` speaks on the TCP port what a serial line carries.
 Prints `ready` when it listens.
 """
 
 import asyncio
 import sys
 
+from pymodbus import FramerType
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
@@ -39,7 +41,8 @@ def blocks(registers):
 async def main():
     recording, port, unit = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     device = SimDevice(unit, simdata=blocks(words(recording)))
-    server = ModbusTcpServer(device, address=("127.0.0.1", port))
+    framer = FramerType.RTU if sys.argv[4:] == ["rtu"] else FramerType.SOCKET
+    server = ModbusTcpServer(device, framer=framer, address=("127.0.0.1", port))
     await server.serve_forever(background=True)
     print("ready", flush=True)
     await asyncio.get_running_loop().create_future()

@@ -23,7 +23,7 @@ enum ScenarioArg {
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Where the local page is
+    /// Where the local page is; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// End after this time; default: until Ctrl-C
@@ -58,12 +58,15 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     // The table is what people want to see; DERD_LOG shows more.
     let filter = std::env::var("DERD_LOG").unwrap_or_else(|_| "error".to_owned());
     init_logging(Some(&filter)).map_err(Failure::failed)?;
+    // From here on a signal ends the demo in order: no file is left behind.
+    let runtime = runtime()?;
+    let shutdown = runtime.block_on(async { run::on_signal() })?;
     let folder = tempfile::Builder::new()
         .prefix("derd-demo-")
         .tempdir()
         .map_err(|e| Failure::failed(format!("no temporary folder: {e}")))?;
     let socket = folder.path().join("derd.sock");
-    out::say(&format!("DERD_SOCKET={}", socket.display()));
+    tell(&format!("DERD_SOCKET={}", socket.display()));
 
     let clock = Clock::system();
     let home = Home::start(
@@ -88,22 +91,32 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), Failure> {
         Failure::Failed(lines.join("\n"))
     })?;
 
-    let result = runtime()?.block_on(async {
-        let shutdown = run::on_signal()?;
+    let result = runtime.block_on(async {
         let options = Options { socket: socket.clone(), notify: false };
-        let running = app::start(settings, &profiles, clock, options).await.map_err(Failure::failed)?;
-        out::say(&format!("The page: http://{}/", running.address()));
-        out::say("Ask it from another terminal: DERD_SOCKET=... derd status");
+        let running = app::start(settings, &profiles, clock, options).await.map_err(|e| start_failure(args, &e))?;
+        let where_to_look = format!(
+            "The page: http://{}/\nFrom another terminal: {} status --socket {}",
+            running.address(),
+            own_name(),
+            socket.display()
+        );
+        tell(&where_to_look);
+        let is_live = std::io::stdout().is_terminal();
         let board = running.board();
         let stop = until(shutdown.clone(), lasts);
         let show = async {
-            if !std::io::stdout().is_terminal() {
+            if !is_live {
                 return std::future::pending().await;
             }
+            // Cleared once; after that each line is written over the old one, which does not flicker.
+            let mut clear = "\x1b[2J";
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                // Home, clear: the table stays in its place.
-                out::say(&format!("\x1b[H\x1b[2J{}", status::table(&board.status())));
+                let text = format!("{}\n{where_to_look}\nCtrl-C ends the demo.", status::table(&board.status()));
+                if !out::try_say(&format!("{clear}\x1b[H{}\x1b[K\x1b[J", text.replace('\n', "\x1b[K\n"))) {
+                    return;
+                }
+                clear = "";
             }
         };
         let (switch, inner) = crate::runtime::ShutdownSwitch::new();
@@ -117,13 +130,34 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), Failure> {
         let last = board.status();
         switch.stop();
         life.await.map_err(Failure::failed)?;
-        out::say(&status::table(&last));
+        if !is_live {
+            tell(&status::table(&last));
+        }
         Ok(())
     });
     home.stop();
     // Everything in it goes too.
     folder.close().map_err(|e| Failure::failed(format!("the temporary folder: {e}")))?;
     result
+}
+
+/// A line for whoever still reads: the demo must tidy up even when its terminal is gone.
+fn tell(text: &str) {
+    let _nobody_reads = !out::try_say(text);
+}
+
+/// As it was called, to be copied into another terminal.
+fn own_name() -> String {
+    std::env::args().next().unwrap_or_else(|| "derd".to_owned())
+}
+
+/// Of all that can go wrong at the start, a taken port is what people meet.
+fn start_failure(args: &DemoArgs, error: &app::AppError) -> Failure {
+    let text = error.to_string();
+    if text.contains(&args.listen.to_string()) {
+        return Failure::Failed(format!("{text}; choose another port with --listen 127.0.0.1:8081"));
+    }
+    Failure::Failed(text)
 }
 
 async fn until(mut shutdown: Shutdown, lasts: Option<Duration>) {

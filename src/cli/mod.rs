@@ -77,7 +77,7 @@ pub(crate) struct ConfigArg {
 #[derive(Debug, Args)]
 pub(crate) struct SocketArg {
     /// The daemon's socket
-    #[arg(long, value_name = "FILE", env = "DERD_SOCKET", default_value = DEFAULT_SOCKET)]
+    #[arg(long, value_name = "FILE", env = "DERD_SOCKET", default_value = DEFAULT_SOCKET, global = true)]
     socket: PathBuf,
 }
 

@@ -4,10 +4,15 @@ use std::io::Write;
 
 /// A line to standard output. A closed pipe (`derd ... | head`) is no fault of ours.
 pub(super) fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+    if !try_say(text) {
         std::process::exit(0);
     }
+}
+
+/// As [`say`], for a command that has to tidy up before it ends: is somebody still reading.
+pub(super) fn try_say(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
 /// A complaint to standard error; in the journal each of its lines is an error, not mere information.

@@ -40,7 +40,8 @@ pub(super) fn catalogue() -> Result<Catalogue, Failure> {
     let dirs: Vec<PathBuf> = PROFILE_DIRS.iter().map(PathBuf::from).filter(|d| d.is_dir()).collect();
     Catalogue::load(&dirs).map_err(|faults| {
         let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        Failure::Failed(format!("{} faults in profiles:\n  {}", lines.len(), lines.join("\n  ")))
+        let s = if lines.len() == 1 { "" } else { "s" };
+        Failure::Failed(format!("{} fault{s} in profiles:\n  {}", lines.len(), lines.join("\n  ")))
     })
 }
 
@@ -48,7 +49,8 @@ pub(super) fn catalogue() -> Result<Catalogue, Failure> {
 pub(super) fn load(path: &Path, profiles: &Catalogue) -> Result<Settings, Failure> {
     crate::config::check(Layers::load(path, std::env::vars()), profiles).map_err(|faults| {
         let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        Failure::Failed(format!("{} faults in the configuration:\n  {}", lines.len(), lines.join("\n  ")))
+        let s = if lines.len() == 1 { "" } else { "s" };
+        Failure::Failed(format!("{} fault{s} in the configuration:\n  {}", lines.len(), lines.join("\n  ")))
     })
 }
 

@@ -17,18 +17,28 @@ pub(super) struct ScheduleArgs {
 #[derive(Debug, Subcommand)]
 enum What {
     /// All schedules, a line each
+    #[command(after_help = "Example:\n  derd schedule list")]
     List,
     /// One schedule as JSON
+    #[command(after_help = "Example:\n  derd schedule show night-charge")]
     Show {
         /// Its id
         id: String,
     },
     /// Take a schedule from a JSON file, in place of one with its id
+    #[command(
+        after_help = "Example:\n  derd schedule import night-charge.json\n\nThe file, for a battery that charges at night:\n  \
+        {\"id\":\"night-charge\",\"device\":\"battery\",\"kind\":\"weekly\",\"timezone\":\"Europe/Berlin\",\n   \
+        \"default\":{\"action\":\"auto\"},\n   \
+        \"rules\":[{\"days\":[\"mon\",\"tue\"],\"start\":\"22:00\",\"end\":\"06:00\",\n             \
+        \"action\":\"charge\",\"params\":{\"power_w\":2000}}]}"
+    )]
     Import {
         /// The document
         file: PathBuf,
     },
     /// Remove a schedule
+    #[command(after_help = "Example:\n  derd schedule delete night-charge")]
     Delete {
         /// Its id
         id: String,

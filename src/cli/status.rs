@@ -3,6 +3,7 @@
 use super::{Failure, SocketArg, client, out, runtime};
 use crate::wire::{DeviceJson, StatusJson};
 use clap::Args;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -29,6 +30,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
 /// The status as lines of at most 80 columns.
 pub(super) fn table(status: &StatusJson) -> String {
     let mut t = String::new();
+    let zone = TimeZone::get(&status.site.timezone).unwrap_or(TimeZone::UTC);
     let watts = |w: Option<f64>| w.map_or_else(|| "-".to_owned(), |w| format!("{w:.0} W"));
     // Writing to a String cannot fail.
     let mut line = |text: std::fmt::Arguments<'_>| {
@@ -59,25 +61,32 @@ pub(super) fn table(status: &StatusJson) -> String {
         line(format_args!("No device is configured yet: add one to /etc/derd/derd.toml"));
     } else {
         line(format_args!(
-            "{:14} {:9} {:10} {:>6} {:>9} {:>6}  {}",
-            "DEVICE", "KIND", "STATE", "AGE", "POWER", "SOC", "CONTROLLED BY"
+            "{:20} {:9} {:11} {:>6} {:>9} {:>6}  {}",
+            "DEVICE", "KIND", "STATE", "AGE", "POWER", "SOC", "DOING"
         ));
     }
     for device in &status.devices {
         line(format_args!("{}", device_line(device)));
+        if let Some(by) = &device.controlled_by {
+            let (rank, action, source) = (&by.rank, by.action.replace('_', " "), cut(&by.source, 24));
+            line(format_args!("    {action} by {source} ({rank}) until {}", local_time(&by.ends_at, &zone)));
+        }
         if let Some(error) = &device.error {
             line(format_args!("    {error}"));
         }
     }
     if !status.uplinks.is_empty() {
         line(format_args!(""));
-        line(format_args!("{:14} {:9} {:10} {:>9}  {}", "UPLINK", "KIND", "MODE", "BACKLOG", "LAST OK"));
+        line(format_args!("{:20} {:9} {:11} {:>9}  {}", "UPLINK", "KIND", "MODE", "BACKLOG", "LAST OK"));
     }
     for uplink in &status.uplinks {
-        let last = uplink.last_ok_at.as_deref().unwrap_or("never");
+        let last = uplink.last_ok_at.as_deref().map_or_else(|| "never".to_owned(), |at| local_time(at, &zone));
         line(format_args!(
-            "{:14} {:9} {:10} {:>9}  {last}",
-            uplink.name, uplink.kind, uplink.mode, uplink.backlog_rows
+            "{:20} {:9} {:11} {:>9}  {last}",
+            cut(&uplink.name, 20),
+            uplink.kind,
+            uplink.mode,
+            uplink.backlog_rows
         ));
         if let Some(error) = &uplink.error {
             line(format_args!("    {error}"));
@@ -99,15 +108,16 @@ fn device_line(device: &DeviceJson) -> String {
     let power = point("power_w").map_or_else(|| "-".to_owned(), |w| format!("{w:.0} W"));
     let soc = point("soc_pct").map_or_else(String::new, |s| format!("{s:.0} %"));
     let age = device.age_ms.map_or_else(|| "-".to_owned(), |ms| span(ms / 1000));
-    let by = device.controlled_by.as_ref().map_or_else(String::new, |c| {
-        format!("{} {}, {} until {}", c.rank, c.source, c.action, clock_time(&c.ends_at))
-    });
-    format!("{:14} {:9} {:10} {:>6} {:>9} {:>6}  {by}", device.id, device.kind, device.state, age, power, soc)
+    let doing = device.points.get("state").and_then(Value::as_str).unwrap_or_default();
+    let id = cut(&device.id, 20);
+    format!("{id:20} {:9} {:11} {age:>6} {power:>9} {soc:>6}  {doing}", device.kind, device.state)
 }
 
-/// `2026-11-20T12:34:56.000Z` -> `12:34Z`
-fn clock_time(rfc3339: &str) -> String {
-    rfc3339.get(11..16).map_or_else(|| rfc3339.to_owned(), |t| format!("{t}Z"))
+/// `2026-11-20T12:34:56.000Z` -> `20 Nov 13:34`, by the site's own clock.
+fn local_time(rfc3339: &str, zone: &TimeZone) -> String {
+    rfc3339
+        .parse::<jiff::Timestamp>()
+        .map_or_else(|_| rfc3339.to_owned(), |at| at.to_zoned(zone.clone()).strftime("%-d %b %H:%M").to_string())
 }
 
 fn span(seconds: u64) -> String {
@@ -143,7 +153,7 @@ mod tests {
             "ends_at": "2026-11-20T12:34:56.000Z"}, "error": "e".repeat(200)});
         let status: StatusJson = serde_json::from_value(json!({
             "gateway": {"id": "gw-1", "version": "0.1.0", "started_at": "x", "uptime_s": 3_700},
-            "site": {"name": "Home", "timezone": "UTC", "load_w": 1234.5, "grid_w": null}, "clock": {"state": "synced"},
+            "site": {"name": "Home", "timezone": "Europe/Berlin", "load_w": 1234.5, "grid_w": null}, "clock": {"state": "synced"},
             "devices": [device], "uplinks": [{"name": "mqtt", "kind": "mqtt", "mode": "live", "backlog_rows": 0,
             "oldest_unsent": null, "last_ok_at": null, "error": null}],
             "store": {"bytes": 1_000_000, "rows": 5, "oldest": null, "written_bytes_today": 0, "dropped": 0},
@@ -154,5 +164,11 @@ mod tests {
         assert!(table.lines().all(|l| l.chars().count() <= 80), "{table}");
         assert!(table.contains("load 1234 W   grid -"), "{table}");
         assert!(table.contains("up 1h01"), "{table}");
+        // What matters of a long line is not cut off: rank, action and end.
+        assert!(
+            table.contains("\n    discharge by somebody with a very lo… (command) until 20 Nov 13:34\n"),
+            "{table}"
+        );
+        assert!(table.contains("a-device-with-a-lon… inverter  connecting"), "{table}");
     }
 }

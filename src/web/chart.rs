@@ -16,8 +16,10 @@ use std::time::Duration;
 
 /// A picture serves all who ask for it within this time.
 const FRESH: Duration = Duration::from_secs(30);
-/// Steps of a picture: what a screen can show, and a cheap question to the store.
-const STEPS: usize = 288;
+/// The most steps of a picture: what a screen can show, and a cheap question to the store.
+const STEPS: u32 = 288;
+/// A young history is drawn at least this wide.
+const SHORTEST: Duration = Duration::from_secs(15 * 60);
 const MAX_HOURS: u32 = 7 * 24;
 /// Pictures kept: two sizes in two themes, for two lengths.
 const KEPT: usize = 8;
@@ -67,12 +69,12 @@ pub(super) async fn chart(State(app): State<App>, RawQuery(query): RawQuery) -> 
     let svg = match app.charts.find(look, now) {
         Some(svg) => svg,
         None => {
-            let (to, step) = (app.clock.now(), step(look.hours));
-            let from = to.minus(step * u32::try_from(STEPS).unwrap_or(u32::MAX));
-            let lines = lines(&app, from, to, step).await?;
+            let poll = app.devices.iter().map(|d| d.poll).max().unwrap_or_default();
+            let window = Window::new(look.hours, oldest(&app), app.clock.now(), poll);
+            let lines = lines(&app, window).await?;
             let zone = app.zone.clone();
             // Drawing takes some ms of pure computing: not on the thread that also polls and controls.
-            let drawn = tokio::task::spawn_blocking(move || draw(look, &lines, from, &zone)).await;
+            let drawn = tokio::task::spawn_blocking(move || draw(look, &lines, window, &zone)).await;
             let svg: Arc<str> = match drawn {
                 Ok(Ok(svg)) => svg.into(),
                 Ok(Err(why)) => return Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, why)),
@@ -86,8 +88,53 @@ pub(super) async fn chart(State(app): State<App>, RawQuery(query): RawQuery) -> 
     Ok((headers, svg.to_string()).into_response())
 }
 
-fn step(hours: u32) -> Duration {
-    Duration::from_secs(3600) * hours / u32::try_from(STEPS).unwrap_or(u32::MAX)
+/// What stands above the picture of the last day: what it shows of a younger history.
+pub(super) fn title(app: &App) -> String {
+    let now = app.clock.now();
+    match oldest(app) {
+        None => "From now on".to_owned(),
+        Some(oldest) if now.since(oldest) < Duration::from_secs(24 * 3600) => {
+            format!("Since {}", format::clock(oldest, &app.zone))
+        }
+        Some(_) => "Last 24 hours".to_owned(),
+    }
+}
+
+fn oldest(app: &App) -> Option<Timestamp> {
+    app.store.status().borrow().oldest
+}
+
+/// The time that a picture shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    from: Timestamp,
+    to: Timestamp,
+    step: Duration,
+}
+
+impl Window {
+    /// The last `hours`; of a younger history all, and at least [`SHORTEST`]. A step holds two polls of the slowest
+    /// device, or its line would be full of gaps.
+    fn new(hours: u32, oldest: Option<Timestamp>, now: Timestamp, poll: Duration) -> Self {
+        let full = Duration::from_secs(3600) * hours;
+        let from = now.minus(full).max(oldest.unwrap_or(now).min(now));
+        let to = now.max(from.plus(SHORTEST));
+        let step = (to.since(from) / STEPS).max(poll * 2).max(Duration::from_secs(2));
+        // The store's steps begin at multiples of a step.
+        let step = Duration::from_secs(step.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
+        let before = from.ms().rem_euclid(i64::try_from(step.as_millis()).unwrap_or(i64::MAX));
+        let from = from.minus(Duration::from_millis(before.unsigned_abs()));
+        Self { from, to, step }
+    }
+
+    fn steps(self) -> usize {
+        usize::try_from(self.to.since(self.from).as_millis().div_ceil(self.step.as_millis().max(1))).unwrap_or(0)
+    }
+
+    /// Where a time is, in hours from the left.
+    fn hours_to(self, at: Timestamp) -> f64 {
+        at.since(self.from).as_secs_f64() / 3600.0
+    }
 }
 
 fn parse(query: &str) -> Result<Look, Fault> {
@@ -110,10 +157,12 @@ fn parse(query: &str) -> Result<Look, Fault> {
     Ok(look)
 }
 
-async fn lines(app: &App, from: Timestamp, to: Timestamp, step: Duration) -> Result<Lines, Fault> {
+async fn lines(app: &App, window: Window) -> Result<Lines, Fault> {
+    let Window { from, to, step } = window;
+    let steps = window.steps();
     let mut lines = Lines::default();
     // Home = grid + inverters + AC batteries - chargers, where each of them is known.
-    let mut home: Line = vec![Some(0.0); STEPS];
+    let mut home: Line = vec![Some(0.0); steps];
     for spec in &app.devices {
         let is_grid = spec.role == Some(Role::Grid);
         let sign = match spec.kind {
@@ -125,10 +174,10 @@ async fn lines(app: &App, from: Timestamp, to: Timestamp, step: Duration) -> Res
             _ => continue,
         };
         let points = vec![Point::PowerW];
-        let query = HistoryQuery { device: spec.id.clone(), points, from, to, step: Some(step), limit: STEPS + 2 };
-        let mut line: Line = vec![None; STEPS];
+        let query = HistoryQuery { device: spec.id.clone(), points, from, to, step: Some(step), limit: steps + 2 };
+        let mut line: Line = vec![None; steps];
         for row in app.store.history(query).await? {
-            let index = usize::try_from(row.ts.since(from).as_millis() / step.as_millis().max(1)).unwrap_or(STEPS);
+            let index = usize::try_from(row.ts.since(from).as_millis() / step.as_millis().max(1)).unwrap_or(steps);
             if let (Some(cell), Some(Value::Num(watts))) = (line.get_mut(index), row.value) {
                 *cell = Some(watts / 1000.0);
             }
@@ -194,10 +243,10 @@ const DARK: Theme = Theme {
 };
 
 #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "step numbers are below 300")]
-fn draw(look: Look, lines: &Lines, from: Timestamp, zone: &TimeZone) -> Result<String, String> {
+fn draw(look: Look, lines: &Lines, window: Window, zone: &TimeZone) -> Result<String, String> {
     let theme = if look.is_dark { DARK } else { LIGHT };
-    let (width, height, every_h, letters) = if look.is_narrow { (400, 290, 6, 16) } else { (800, 400, 3, 17) };
-    let hours = f64::from(look.hours);
+    let (width, height, most_marks, letters) = if look.is_narrow { (400, 290, 4, 16) } else { (800, 400, 8, 17) };
+    let hours = window.hours_to(window.to);
     let (low, high) = range(lines);
     let mut svg = String::new();
     {
@@ -219,12 +268,12 @@ fn draw(look: Look, lines: &Lines, from: Timestamp, zone: &TimeZone) -> Result<S
             let text = format!("{kw}").replace('-', "\u{2212}");
             root.draw(&Text::new(text, (x - 8, y), label(HPos::Right, VPos::Center))).map_err(fault)?;
         }
-        for (at, text) in marks(from, look.hours, every_h, zone) {
+        for (at, text) in marks(window, most_marks, zone) {
             let (x, y) = chart.backend_coord(&(at, low));
             root.draw(&Text::new(text, (x, y + 9), label(HPos::Center, VPos::Top))).map_err(fault)?;
             chart.draw_series(LineSeries::new([(at, low), (at, high)], theme.mesh)).map_err(fault)?;
         }
-        let x_of = |index: usize| (index as f64 + 0.5) * hours / STEPS as f64;
+        let x_of = |index: usize| ((index as f64 + 0.5) * window.step.as_secs_f64() / 3600.0).min(hours);
         for (line, colour, is_area) in [
             (&lines.solar, theme.solar, true),
             (&lines.car, theme.car, false),
@@ -285,34 +334,30 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     ticks
 }
 
-/// Round hours of the site's own clock: where they are, in hours from the left, and what they are called.
-fn marks(from: Timestamp, hours: u32, every: i8, zone: &TimeZone) -> Vec<(f64, String)> {
-    let every = if hours > 72 {
-        24
-    } else if hours > 30 {
-        every * 2
-    } else {
-        every
-    };
-    let mut marks = Vec::new();
+/// Round times of the site's own clock, at most so many: where they are, in hours from the left, and what they are called.
+fn marks(window: Window, most: u64, zone: &TimeZone) -> Vec<(f64, String)> {
+    const DAY: u64 = 24 * 60;
+    let minutes = window.to.since(window.from).as_secs() / 60;
+    let every =
+        [5, 15, 30, 60, 120, 180, 360, 720].into_iter().find(|every| minutes.div_ceil(*every) <= most).unwrap_or(DAY);
     // Zones are whole quarters of an hour off UTC.
-    const QUARTER_MS: i64 = 900_000;
-    let first = (from.ms() + QUARTER_MS - 1) / QUARTER_MS * QUARTER_MS;
-    let end = from.plus(Duration::from_secs(3600) * hours).ms();
-    let mut at = first;
-    while at <= end {
-        if let Some(local) = format::zoned(Timestamp::from_ms(at), zone)
-            && local.minute() == 0
-            && local.hour() % every == 0
+    let stride = Duration::from_secs(60 * every.min(15));
+    let stride_ms = i64::try_from(stride.as_millis()).unwrap_or(i64::MAX);
+    let mut at = Timestamp::from_ms((window.from.ms() + stride_ms - 1).div_euclid(stride_ms) * stride_ms);
+    // The outermost would be cut off.
+    let edge = window.hours_to(window.to) / 60.0;
+    let mut marks = Vec::new();
+    while at <= window.to {
+        if let Some(local) = format::zoned(at, zone)
+            && (i64::from(local.hour()) * 60 + i64::from(local.minute())).unsigned_abs().is_multiple_of(every)
         {
-            let text = local.strftime(if every == 24 { "%a" } else { "%H:%M" }).to_string();
-            let offset = Timestamp::from_ms(at).since(from).as_secs_f64() / 3600.0;
-            // The outermost would be cut off.
-            if offset > 0.4 && offset < f64::from(hours) - 0.4 {
+            let text = local.strftime(if every == DAY { "%a" } else { "%H:%M" }).to_string();
+            let offset = window.hours_to(at);
+            if offset > edge && offset < window.hours_to(window.to) - edge {
                 marks.push((offset, text));
             }
         }
-        at += QUARTER_MS;
+        at = at.plus(stride);
     }
     marks
 }
@@ -334,10 +379,42 @@ mod tests {
     fn round_numbers_and_hours() {
         assert_eq!(ticks(-1.1, 3.2), [-1.0, 0.0, 1.0, 2.0, 3.0]);
         // Midnight UTC is 01:00 in Berlin in winter; the first mark at or after it is 03:00.
-        let from: Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
-        let marks = marks(from, 24, 3, &TimeZone::get("Europe/Berlin").unwrap());
-        assert_eq!(marks.first().unwrap(), &(2.0, "03:00".to_owned()));
-        assert_eq!(marks.len(), 8);
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let second = Duration::from_secs(1);
+        let marks_of =
+            |from, now: &str, most| marks(Window::new(24, Some(time(from)), time(now), second), most, &berlin);
+        let day = marks_of("2026-01-01T00:00:00Z", "2026-11-21T00:00:00Z", 8);
+        assert_eq!(day.first().unwrap(), &(2.0, "03:00".to_owned()));
+        assert_eq!(day.len(), 8);
+        assert_eq!(marks_of("2026-01-01T00:00:00Z", "2026-11-21T00:00:00Z", 4).len(), 4);
+        let young = marks_of("2026-11-20T12:01:00Z", "2026-11-20T12:03:00Z", 4);
+        assert_eq!(young.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), ["13:05", "13:10", "13:15"]);
+    }
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_young_history_fills_the_picture() {
+        let now = time("2026-11-20T12:00:00Z");
+        let window = |oldest, poll| Window::new(24, oldest, now, Duration::from_secs(poll));
+        let minutes = |w: Window| w.to.since(w.from).as_secs() / 60;
+        // Nothing yet, or two minutes: a quarter of an hour, which fills from the left.
+        assert_eq!(minutes(window(None, 1)), 15);
+        let young = window(Some(time("2026-11-20T11:58:00Z")), 1);
+        assert_eq!((young.from, young.to), (time("2026-11-20T11:58:00Z"), time("2026-11-20T12:13:00Z")));
+        assert_eq!(young.step, Duration::from_secs(4));
+        assert!(young.steps() <= 288);
+        // Slow polls leave no gaps.
+        assert_eq!(window(Some(time("2026-11-20T11:58:00Z")), 10).step, Duration::from_secs(20));
+        let grown = window(Some(time("2026-11-20T06:00:00Z")), 1);
+        assert_eq!((grown.from, grown.to), (time("2026-11-20T06:00:00Z"), now));
+        // A full day and more: the last 24 hours.
+        let full = window(Some(time("2026-10-01T06:00:00Z")), 1);
+        assert_eq!((full.from, full.step, full.steps()), (time("2026-11-19T12:00:00Z"), Duration::from_secs(300), 288));
+        // A clock that was set back: no window of negative length.
+        assert_eq!(minutes(window(Some(time("2026-11-21T00:00:00Z")), 1)), 15);
     }
 
     #[test]
@@ -345,7 +422,7 @@ mod tests {
         let svg = draw(
             Look { hours: 24, is_narrow: true, is_dark: true },
             &Lines::default(),
-            Timestamp::from_ms(1_800_000_000_000),
+            Window::new(24, None, Timestamp::from_ms(1_800_000_000_000), Duration::ZERO),
             &TimeZone::UTC,
         )
         .unwrap();

@@ -134,7 +134,7 @@ fn day(app: &App) -> Markup {
     let dark = "(prefers-color-scheme: dark)";
     html! {
         header {
-            h2 { "Last 24 hours" span.sub { " kW" } }
+            h2 { span #since { (super::chart::title(app)) } span.sub { " kW" } }
             ul.legend {
                 @if has(DeviceKind::Inverter) { li.c-solar { "Solar" } }
                 @if has(DeviceKind::Meter) { li.c-house { "Home" } li.c-grid { "Grid" } }
@@ -147,7 +147,7 @@ fn day(app: &App) -> Markup {
             source media="(max-width: 640px)" srcset="/chart.svg?hours=24&size=narrow&theme=light";
             source media=(dark) srcset="/chart.svg?hours=24&size=wide&theme=dark";
             img src="/chart.svg?hours=24&size=wide&theme=light" width="800" height="400"
-                alt="Power of sun, home, grid, battery and car over the last 24 hours, in kW";
+                alt="Power of sun, home, grid, battery and car over the last 24 hours or since the first data, in kW";
         }
         p.sub { "Grid + is import, battery + is discharging." }
     }

@@ -117,6 +117,12 @@ function uplink(data) {
   put($("[data-f=backlog]", row), data.backlog_rows ? waiting : "everything sent");
 }
 
+// As in chart.rs.
+function since(oldest) {
+  if (!oldest) return "From now on";
+  return Date.now() - new Date(oldest) < 86400000 ? "Since " + asClock.format(new Date(oldest)) : "Last 24 hours";
+}
+
 function show(status) {
   pill($("#health"), status.health);
   pill($("#clock"), status.clock.state, "clock " + status.clock.state);
@@ -132,6 +138,7 @@ function show(status) {
   if ($("#flow")) picture(status);
   status.devices.forEach(device);
   status.uplinks.forEach(uplink);
+  put($("#since"), since(status.store.oldest));
   put($("#store"), `${Math.floor(status.store.bytes / 1048576)} MB, ${grouped(status.store.rows)} samples`);
 }
 

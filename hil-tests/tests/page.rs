@@ -1,0 +1,211 @@
+//! The demo's page in a real browser: headless Chromium, driven through chromedriver's HTTP API.
+//!
+//! `DERD_SCREENSHOT=FILE` saves a picture of the page, 1280 px wide.
+#![expect(clippy::disallowed_methods, reason = "end-to-end tests live in real time")]
+
+use hil_tests::{Daemon, derd_binary, eventually, free_port, wait_for};
+use serde_json::{Value, json};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A browser with a profile of its own.
+struct Browser {
+    driver: Child,
+    port: u16,
+    session: String,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    fn start() -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver is not installed: hil-tests/run installs it");
+        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
+        eventually("chromedriver is ready", SOON, || {
+            browser.try_ask("GET", "/status", None).is_some_and(|s| s["ready"] == true)
+        });
+        let args = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+            &format!("--user-data-dir={}", browser._profile.path().display()),
+        ];
+        let wanted = json!({"capabilities": {"alwaysMatch": {
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": args},
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }}});
+        let made = browser.ask("POST", "/session", Some(&wanted));
+        browser.session = format!("/session/{}", made["sessionId"].as_str().unwrap());
+        browser
+    }
+
+    /// One WebDriver command by curl; `None` when chromedriver does not answer.
+    fn try_ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--noproxy", "*", "--max-time", "60", "-X", method]);
+        if let Some(body) = body {
+            curl.args(["-H", "content-type: application/json", "-d", &body.to_string()]);
+        }
+        let out = curl.arg(format!("http://127.0.0.1:{}{path}", self.port)).output().unwrap();
+        serde_json::from_slice::<Value>(&out.stdout).ok().map(|answer| answer["value"].clone())
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let answer = self.try_ask(method, path, body).unwrap_or_else(|| panic!("no answer to {method} {path}"));
+        assert!(answer["error"].is_null(), "{method} {path}: {answer}");
+        answer
+    }
+
+    fn open(&self, url: &str) {
+        self.ask("POST", &format!("{}/url", self.session), Some(&json!({ "url": url })));
+    }
+
+    /// What a script returns.
+    fn script(&self, script: &str) -> Value {
+        self.ask("POST", &format!("{}/execute/sync", self.session), Some(&json!({"script": script, "args": []})))
+    }
+
+    fn text(&self, selector: &str) -> String {
+        let text = self.script(&format!("return document.querySelector({selector:?})?.textContent ?? ''"));
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A click as a person does it: on something that can be seen.
+    fn click(&self, selector: &str) {
+        let at = json!({"using": "css selector", "value": selector});
+        let found = self.ask("POST", &format!("{}/element", self.session), Some(&at));
+        let id = found.as_object().unwrap().values().next().unwrap().as_str().unwrap();
+        self.ask("POST", &format!("{}/element/{id}/click", self.session), Some(&json!({})));
+    }
+
+    /// As on a screen of this size.
+    fn screen(&self, width: u32, height: u32, is_phone: bool) {
+        let params = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone});
+        let body = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": params});
+        self.ask("POST", &format!("{}/goog/cdp/execute", self.session), Some(&body));
+    }
+
+    fn log(&self, kind: &str) -> Vec<Value> {
+        let log = self.ask("POST", &format!("{}/se/log", self.session), Some(&json!({ "type": kind })));
+        log.as_array().unwrap().clone()
+    }
+
+    /// A picture of what the screen shows, PNG.
+    fn screenshot(&self, file: &str) {
+        let picture = self.ask("GET", &format!("{}/screenshot", self.session), None);
+        let mut decode = Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let text = picture.as_str().unwrap().to_owned();
+        let mut sink = decode.stdin.take().unwrap();
+        let feeder = std::thread::spawn(move || std::io::Write::write_all(&mut sink, text.as_bytes()).unwrap());
+        let out = decode.wait_with_output().unwrap();
+        feeder.join().unwrap();
+        std::fs::write(file, out.stdout).unwrap();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Closes Chromium too, which killing the driver alone would leave behind.
+        drop(self.try_ask("DELETE", &self.session, None));
+        drop(self.driver.kill());
+        drop(self.driver.wait());
+    }
+}
+
+#[test]
+fn the_demos_page_lives_obeys_and_asks_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let own = format!("http://127.0.0.1:{port}/");
+    let mut command = Command::new(derd_binary());
+    command.args(["demo", "--speed", "60", "--listen", &format!("127.0.0.1:{port}")]);
+    command.env("TMPDIR", folder.path()).env_remove("DERD_SOCKET");
+    let mut demo = Daemon::spawn(command, folder.path().join("unknown"));
+    wait_for("the page is there", SOON, || demo.log().contains("The page: ").then_some(()));
+    let browser = Browser::start();
+    browser.screen(1280, 900, false);
+    browser.open(&own);
+    eventually("all devices are online on the page", SOON, || {
+        let online = "return document.querySelectorAll('[data-device] [data-f=state][data-state=online]').length";
+        browser.script(online) == 4
+    });
+
+    // Live: values change in the page that was loaded once, and no banner says that they are old.
+    browser.script("window.loadedOnce = true");
+    let home = "#val-house";
+    let before = browser.text(home);
+    assert!(before.ends_with(" kW"), "{before}");
+    eventually("the home's power changes", SOON, || browser.text(home) != before);
+    let solar = r#"[data-device="pv"] [data-point="power_w"]"#;
+    let before = browser.text(solar);
+    eventually("the sun's power changes", SOON, || browser.text(solar) != before);
+    assert_eq!(browser.script("return window.loadedOnce && document.querySelector('#lost').hidden"), true);
+    assert!(browser.text("#since").starts_with("Since "), "{}", browser.text("#since"));
+
+    // The owner holds the battery, and the page says so.
+    browser.click(r#"[data-device="battery"] summary"#);
+    browser.click(r#"[data-device="battery"] button[value="idle"]"#);
+    let held = r#"[data-device="battery"] [data-f="held"]:not([hidden])"#;
+    eventually("the card says who holds the battery", SOON, || {
+        let text = browser.text(held);
+        text.starts_with("idle by page (owner) until ")
+    });
+    let output = browser.text(r#"[data-device="battery"] output"#);
+    assert!(output.starts_with("accepted"), "{output}");
+    browser.click(r#"[data-device="battery"] button[value="release"]"#);
+    eventually("released", SOON, || browser.text(held).is_empty());
+
+    // A phone: nothing is wider than its screen, with the controls open too.
+    browser.screen(360, 740, true);
+    browser.script("document.querySelectorAll('details').forEach((d) => { d.open = true; })");
+    let width = browser.script("return document.documentElement.scrollWidth");
+    assert!(width.as_u64().is_some_and(|px| px <= 360), "the page is {width} px wide on a screen of 360");
+
+    if let Ok(file) = std::env::var("DERD_SCREENSHOT") {
+        browser.script("document.querySelectorAll('details').forEach((d) => { d.open = false; })");
+        browser.screen(1280, 900, false);
+        let height = browser.script("return document.documentElement.scrollHeight").as_u64().unwrap();
+        browser.screen(1280, u32::try_from(height).unwrap(), false);
+        browser.screenshot(&file);
+    }
+
+    // Nothing went wrong, and nothing was asked of anybody else.
+    let faults: Vec<Value> = browser.log("browser").into_iter().filter(|l| l["level"] == "SEVERE").collect();
+    assert_eq!(faults, Vec::<Value>::new());
+    let asked: Vec<String> = browser
+        .log("performance")
+        .iter()
+        .filter_map(|entry| serde_json::from_str::<Value>(entry["message"].as_str()?).ok())
+        .filter(|entry| entry["message"]["method"] == "Network.requestWillBeSent")
+        .filter_map(|entry| entry["message"]["params"]["request"]["url"].as_str().map(str::to_owned))
+        .collect();
+    assert!(asked.iter().any(|url| url.ends_with("/api/v1/stream")), "{asked:?}");
+    // The browser's own first page comes from the browser itself.
+    let elsewhere: Vec<_> = asked
+        .iter()
+        .filter(|url| !["data:", "blob:", "chrome:", own.as_str()].iter().any(|known| url.starts_with(known)))
+        .collect();
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
+
+    drop(browser);
+    demo.signal("INT");
+    assert_eq!(demo.wait_end(Duration::from_secs(20)), Some(0), "{}", demo.log());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a file was left behind");
+}
