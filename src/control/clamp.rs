@@ -126,7 +126,7 @@ fn limit_charger(q: &Question<'_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut
     let limit = match (&*room, mem.import) {
         (Import::Blind, _) => {
             let fallback = match unit.spec.control.charger_fallback() {
-                Demand::ChargerCurrent { amps } => amps,
+                Demand::ChargerLimit { amps } => amps,
                 _ => 0.0,
             };
             let limit = mem.import.get_or_insert(Ceiling::new(fallback));

@@ -231,7 +231,7 @@ proptest! {
                 (DeviceKind::Charger, demand) => {
                     own += seen.power_w.unwrap_or(0.0);
                     let amps = match demand {
-                        Some(Demand::ChargerCurrent { amps }) => amps,
+                        Some(Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps }) => amps,
                         Some(Demand::ChargerOff) => 0.0,
                         // Left alone: it may take all it can.
                         _ => charger_max(unit),
