@@ -1,5 +1,9 @@
 //! What must never happen: the fuse, the agreed export, setpoints that outlive their reason.
-#![expect(clippy::disallowed_methods, reason = "end-to-end tests live in real time")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "end-to-end tests live in real time and fail by panicking"
+)]
 
 use derd::model::Point;
 use derd::runtime::Clock;
@@ -9,6 +13,7 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(25);
@@ -291,4 +296,55 @@ fn a_foreign_hand_on_the_battery_is_told_and_refusals_write_nothing() {
     assert_eq!(daemon.stop(), Some(0), "a device that is away does not keep derd from stopping");
     rig.home.set_online("battery", true).unwrap();
     let _daemon = rig.start(|c| c);
+}
+
+/// A file system of its own size; unmounted on drop.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where mounting is not allowed.
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).output();
+        mounted.is_ok_and(|out| out.status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).output());
+    }
+}
+
+#[test]
+fn a_full_disk_stops_no_stop() {
+    let rig = rig(true);
+    let disk = rig.folder.path().join("disk");
+    let Some(_disk) = SmallDisk::mount(&disk, "4m") else {
+        println!("not tested: this user may not mount");
+        return;
+    };
+    let daemon = Daemon::start(rig.folder.path(), &config_for(&rig.home, &disk, ""));
+    daemon.wait_online(SOON);
+    set(&daemon, &["battery", "discharge", "power_w=1500"]);
+    set(&daemon, &["charger", "set_max_current", "current_a=10"]);
+    eventually("both", SOON, || rig.watts("battery") > 1400.0 && rig.watts("charger") > 9.0 * 690.0);
+    let filler = disk.join("filler");
+    drop(std::fs::write(&filler, vec![1; 8 << 20]));
+    eventually("health says so", Duration::from_secs(40), || daemon.status()["health"] != "ok");
+    let out = cli(&["set", "battery", "charge", "power_w=1000"], Some(daemon.socket()));
+    println!("a charge with a full disk: {out:?}");
+    let out = cli(&["set", "battery", "idle"], Some(daemon.socket()));
+    println!("idle with a full disk: {out:?}");
+    drop(cli(&["set", "charger", "stop"], Some(daemon.socket())));
+    eventually("both stop", Duration::from_secs(15), || rig.watts("battery").abs() < 1.0 && rig.watts("charger") < 1.0);
+    println!("{:#} {:#}", daemon.status()["problems"], daemon.status()["store"]);
+    std::fs::remove_file(&filler).unwrap();
+    eventually("it recovers", Duration::from_secs(60), || daemon.status()["health"] == "ok");
+    set(&daemon, &["battery", "charge", "power_w=1000"]);
+    eventually("and takes commands again", SOON, || (rig.watts("battery") + 1000.0).abs() < 60.0);
+    drop(std::fs::write(&filler, vec![1; 8 << 20]));
+    assert_eq!(daemon.stop(), Some(0), "full at the end too");
+    eventually("released", SOON, || rig.home.with_world(|w| w.battery.bounds.is_none()));
 }

@@ -383,7 +383,8 @@ fn charger(mut keys: Keys<'_>, paths: &Vec<(String, String)>) -> Option<ChargerC
     let unrecorded = row("unrecorded");
     let mut limit = row("limit");
     for (key, row) in [("current", &current), ("limit", &limit)] {
-        if !(key == "limit" && row.is_empty()) && !row.iter().any(|(_, s)| *s == Setting::Demand) {
+        let is_left_out = key == "limit" && row.is_empty();
+        if !is_left_out && !row.iter().any(|(_, s)| *s == Setting::Demand) {
             keys.fault(key, "has no \"demand\": the current would never reach the charger");
         }
     }
