@@ -282,6 +282,8 @@ fn finish(q: &Question<'_>, unit: &Unit, draft: &Draft<'_>) -> Option<Holder> {
         Want::Hold => Demand::BatteryPower { watts: 0.0, grid: false },
         Want::Own => Demand::Release,
         Want::Power { watts } | Want::Export { watts } => Demand::PowerLimit { watts },
+        // Nobody asked for a charge: only a limit.
+        Want::Amps { amps } if amps >= charger_min(unit) && draft.intent.is_none() => Demand::ChargerLimit { amps },
         Want::Amps { amps } if amps >= charger_min(unit) => Demand::ChargerCurrent { amps },
         Want::Amps { .. } | Want::Off => Demand::ChargerOff,
     };
@@ -303,7 +305,7 @@ fn finish(q: &Question<'_>, unit: &Unit, draft: &Draft<'_>) -> Option<Holder> {
             rank: Rank::Default,
             source: "site limit".to_owned(),
             asked: match demand {
-                Demand::ChargerCurrent { amps } => Action::SetMaxCurrent { current_a: amps },
+                Demand::ChargerLimit { amps } => Action::SetMaxCurrent { current_a: amps },
                 Demand::PowerLimit { watts } => Action::SetPowerLimit { power_w: watts },
                 _ => Action::Stop,
             },
@@ -320,10 +322,12 @@ fn finish(q: &Question<'_>, unit: &Unit, draft: &Draft<'_>) -> Option<Holder> {
 fn on_end(site: &SiteSpec, unit: &Unit, demand: Demand) -> Demand {
     match (unit.spec.kind, demand) {
         (DeviceKind::Charger, Demand::ChargerOff) if site.main_fuse_a.is_some() => Demand::ChargerOff,
-        (DeviceKind::Charger, Demand::ChargerCurrent { amps }) if site.main_fuse_a.is_some() => {
+        (DeviceKind::Charger, Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps })
+            if site.main_fuse_a.is_some() =>
+        {
             match unit.spec.control.charger_fallback() {
-                Demand::ChargerCurrent { amps: fallback } if fallback >= charger_min(unit) => {
-                    Demand::ChargerCurrent { amps: fallback.min(amps) }
+                Demand::ChargerLimit { amps: fallback } if fallback >= charger_min(unit) => {
+                    Demand::ChargerLimit { amps: fallback.min(amps) }
                 }
                 _ => Demand::ChargerOff,
             }

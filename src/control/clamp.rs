@@ -1,7 +1,9 @@
 //! Wishes on their way through the limits: the state of charge, the fuse, the agreed export. Pure.
 
 use super::arbiter::{Draft, Memory, Question, Want, clip};
-use super::limits::{Ceiling, EXPORT, IMPORT, Import, Pace, charger_max, charger_min, discharge_room, inverter_room};
+use super::limits::{
+    Ceiling, EXPORT, IMPORT, Import, Pace, charger_max, charger_min, charger_own_max, discharge_room, inverter_room,
+};
 use super::view::{Freshness, NOMINAL_V, Unit};
 use crate::model::{Action, Demand, DeviceKind, Mono};
 use std::time::Duration;
@@ -106,10 +108,10 @@ fn ceiling(slot: &mut Option<Ceiling>, room: Option<f64>, at_once: bool, now: Mo
 fn limit_charger(q: &Question<'_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut Memory, room: &mut Import) {
     let seen = q.view.seen.get(draft.index);
     let is_unplugged = seen.is_some_and(|s| s.is_unplugged);
-    let max = charger_max(unit);
     let asked = match draft.want {
         Want::Amps { amps } => amps,
-        Want::Own => max,
+        // The installer's limit is for what it is told; left alone it takes all that it can.
+        Want::Own => charger_own_max(unit),
         _ => {
             mem.import = None;
             mem.guarded = None;
@@ -126,7 +128,7 @@ fn limit_charger(q: &Question<'_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut
     let limit = match (&*room, mem.import) {
         (Import::Blind, _) => {
             let fallback = match unit.spec.control.charger_fallback() {
-                Demand::ChargerCurrent { amps } => amps,
+                Demand::ChargerLimit { amps } => amps,
                 _ => 0.0,
             };
             let limit = mem.import.get_or_insert(Ceiling::new(fallback));
@@ -150,6 +152,7 @@ fn limit_charger(q: &Question<'_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut
     } else if mem.guarded.is_some_and(|since| q.now.since(since) >= GUARD_LINGER) {
         mem.guarded = None;
     }
+    amps = if draft.want == Want::Own && mem.guarded.is_none() { amps } else { amps.min(charger_max(unit)) };
     if amps < charger_min(unit) {
         amps = 0.0;
     }

@@ -471,6 +471,7 @@ fn demand_text(demand: Demand) -> String {
         Demand::Reserve { pct } => format!("reserve {}", number(pct)),
         Demand::PowerLimit { watts } => format!("limit {}", number(watts)),
         Demand::ChargerCurrent { amps } => format!("amps {}", number(amps)),
+        Demand::ChargerLimit { amps } => format!("most {}", number(amps)),
         Demand::ChargerOff => "off".into(),
     }
 }

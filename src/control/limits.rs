@@ -155,6 +155,11 @@ pub(crate) fn charger_max(unit: &Unit) -> f64 {
         .unwrap_or(CHARGER_MAX_A)
 }
 
+/// The largest current that a charger may take while nobody tells it anything, A.
+pub(crate) fn charger_own_max(unit: &Unit) -> f64 {
+    unit.caps.max_current_a.unwrap_or(CHARGER_MAX_A)
+}
+
 /// Below this a charger pauses, A.
 pub(crate) fn charger_min(unit: &Unit) -> f64 {
     unit.caps.min_current_a.unwrap_or(CHARGER_MIN_A).max(CHARGER_MIN_A)

@@ -1,7 +1,7 @@
 //! Properties of the pure parts, and the task on channels.
 
 use super::arbiter::{Decision, Memory, Question, decide};
-use super::limits::{Bounds, Ceiling, Pace, charger_max, charger_min};
+use super::limits::{Bounds, Ceiling, Pace, charger_max, charger_min, charger_own_max};
 use super::view::{NOMINAL_V, Unit, View};
 use super::{ControlBusy, ControlHandle, ControlMsg, ControlParts, ControlledDevice, create};
 use crate::model::{
@@ -231,12 +231,13 @@ proptest! {
                 (DeviceKind::Charger, demand) => {
                     own += seen.power_w.unwrap_or(0.0);
                     let amps = match demand {
-                        Some(Demand::ChargerCurrent { amps }) => amps,
+                        Some(Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps }) => amps,
                         Some(Demand::ChargerOff) => 0.0,
-                        // Left alone: it may take all it can.
-                        _ => charger_max(unit),
+                        // Left alone: it may take all it can, whatever the installer allows derd to tell it.
+                        _ => charger_own_max(unit),
                     };
-                    prop_assert!(amps == 0.0 || (charger_min(unit)..=charger_max(unit)).contains(&amps), "{amps}");
+                    let is_left_alone = matches!(demand, None | Some(Demand::Release));
+                    prop_assert!(is_left_alone || amps == 0.0 || (charger_min(unit)..=charger_max(unit)).contains(&amps), "{amps}");
                     if fuse.is_some() && view.grid_w.is_none() {
                         prop_assert!(amps <= 8.0, "{amps} A while the meter is silent");
                         let on_end = decision.holder.as_ref().unwrap().on_end;

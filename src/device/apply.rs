@@ -12,7 +12,7 @@
 //! setpoint's `on_end`, and what is held is forgotten only when that was read back from the wire.
 
 use super::walls;
-use super::words::{Aim, Checked, Do, Effect, Kind, Phase, Told, Trouble, Work, Wrote};
+use super::words::{Aim, Checked, Do, Effect, Kind, Looked, Phase, Told, Trouble, Work, Wrote};
 use crate::model::{Demand, DeviceSpec, Evidence, FailSafe, IntentKey, Mono, Order, Severity, Stage};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,8 +23,14 @@ const OFFLINE_PATIENCE: Duration = Duration::from_secs(10);
 const WAIT_PATIENCE: Duration = Duration::from_secs(15);
 /// When a verified setpoint is read back again: foreign controllers and firmware take over after about a minute.
 const RECHECKS: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(120)];
-/// So often an hour a setpoint that something else changed is written again.
+/// So often later on, while it is held: a foreign hand may come at any time, and reading wears nothing.
+const RECHECK_EVERY: Duration = Duration::from_secs(120);
+/// So often where it protects a fuse or the agreed export.
+const GUARD_EVERY: Duration = Duration::from_secs(5);
+/// So often an hour a setpoint that something else changed is written again; one that protects is written always.
 const REWRITES_AN_HOUR: usize = 3;
+/// The longest pause before a setpoint that protects is written again.
+const GUARD_PAUSE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 /// A lease for demands that have none: a standing setting, and what a device takes when a lease is over.
 const NO_END: Duration = Duration::ZERO;
@@ -290,10 +296,10 @@ impl Keeper {
     }
 
     /// What became of a [`Do::Check`].
-    pub(super) fn checked(&mut self, now: Mono, result: Result<Vec<Checked>, Trouble>) -> Vec<Effect> {
+    pub(super) fn checked(&mut self, now: Mono, result: Result<Looked, Trouble>) -> Vec<Effect> {
         let Some(work) = &mut self.work else { return Vec::new() };
-        let checks = match result {
-            Ok(checks) => checks,
+        let Looked { checks, refresh } = match result {
+            Ok(looked) => looked,
             Err(Trouble::Unreached(why)) => {
                 work.not_before = now.plus(Duration::from_secs(1));
                 work.unreached = Some(why);
@@ -324,9 +330,19 @@ impl Keeper {
                 while work.rechecks.front().is_some_and(|at| now >= *at) {
                     work.rechecks.pop_front();
                 }
+                if work.rechecks.is_empty() && work.aim.kind == Kind::Hold {
+                    work.rechecks.push_back(now.plus(if protects(&work.aim) { GUARD_EVERY } else { RECHECK_EVERY }));
+                }
                 Vec::new()
             }
-            (_, None) => self.verified(now, evidence),
+            (phase, None) => {
+                if phase == Phase::Precheck && work.aim.kind == Kind::Hold && work.refresh.is_none() {
+                    // It is so already, by an earlier write: how much of the device's timer is left nobody knows.
+                    work.refresh = refresh;
+                    work.refresh_at = refresh.map(|_| now);
+                }
+                self.verified(now, evidence)
+            }
             (Phase::Precheck, Some(_)) => {
                 work.phase = Phase::Write;
                 Vec::new()
@@ -360,7 +376,11 @@ impl Keeper {
         work.phase = Phase::Kept;
         let released = work.aim.kind == Kind::End || work.aim.demand == Demand::Release;
         // What was given back is the owner's to change.
-        let rechecks = if released { &[][..] } else { &RECHECKS[..] };
+        let rechecks = match work.aim.kind {
+            _ if released => &[][..],
+            Kind::Hold if protects(&work.aim) => &[GUARD_EVERY][..],
+            _ => &RECHECKS[..],
+        };
         work.rechecks = rechecks.iter().map(|after| now.plus(*after)).collect();
         if work.aim.kind == Kind::End {
             self.work = None;
@@ -387,7 +407,10 @@ impl Keeper {
         work.rechecks.clear();
         work.refresh_at = None;
         let times = self.reverts.len();
-        work.not_before = if times > REWRITES_AN_HOUR {
+        let guards = protects(&work.aim);
+        work.not_before = if guards {
+            now.plus((Duration::from_secs(1) * (1 << times.min(6).saturating_sub(1))).min(GUARD_PAUSE))
+        } else if times > REWRITES_AN_HOUR {
             self.reverts.front().map_or(now, |first| first.plus(HOUR))
         } else {
             now.plus(Duration::from_secs(5) * (1 << times.min(4)))
@@ -397,7 +420,9 @@ impl Keeper {
             effects.push(fate(&work.aim, Stage::Reverted(reason.clone()), evidence));
         }
         work.told = Told::Reverted;
-        effects.push(self.alarm("setpoint_reverted", Severity::Warning, reason, true));
+        if !guards || times <= REWRITES_AN_HOUR {
+            effects.push(self.alarm("setpoint_reverted", Severity::Warning, reason, true));
+        }
         effects
     }
 
@@ -463,6 +488,11 @@ fn same(a: &Demand, b: &Demand) -> bool {
     #[expect(clippy::eq_op, reason = "only what is not a number differs from itself")]
     let odd = a != a && b != b;
     odd || a == b
+}
+
+/// Does a fuse or the agreed export depend on it: then what follows it is a tighter value, not the baseline.
+fn protects(aim: &Aim) -> bool {
+    aim.kind == Kind::Hold && aim.on_end != Demand::Release
 }
 
 fn fate(aim: &Aim, stage: Stage, evidence: Vec<Evidence>) -> Effect {

@@ -4,7 +4,7 @@ use super::DeviceParts;
 use super::apply::Keeper;
 use super::find::Finder;
 use super::poll::Poll;
-use super::words::{Checked, Do, Effect, Trouble, Wrote};
+use super::words::{Checked, Do, Effect, Looked, Trouble, Wrote};
 use crate::link::{LinkError, LinkHandle, LinkState};
 use crate::model::{
     BootId, Demand, DeviceSpec, DeviceState, DeviceStatus, Event, EventState, Evidence, Held, Mono, Order, Outcome,
@@ -212,14 +212,14 @@ impl DeviceTask {
     }
 
     /// Read back; `None` when a new order came between two reads.
-    async fn check(&mut self, demand: Demand, lease: Duration) -> Option<Result<Vec<Checked>, Trouble>> {
-        let checks = match &self.program {
-            Some((of, program)) if *of == demand => program.checks.clone(),
+    async fn check(&mut self, demand: Demand, lease: Duration) -> Option<Result<Looked, Trouble>> {
+        let (checks, refresh) = match &self.program {
+            Some((of, program)) if *of == demand => (program.checks.clone(), program.refresh),
             _ => match self.driver.program(&demand, lease) {
                 Ok(program) => {
-                    let checks = program.checks.clone();
+                    let parts = (program.checks.clone(), program.refresh);
                     self.program = Some((demand, program));
-                    checks
+                    parts
                 }
                 Err(why) => return Some(Err(Trouble::Impossible(why))),
             },
@@ -246,7 +246,7 @@ impl DeviceTask {
                 },
             });
         }
-        Some(Ok(done))
+        Some(Ok(Looked { checks: done, refresh }))
     }
 
     async fn ask(&self, request: Request) -> Result<Answer, Trouble> {

@@ -1,7 +1,7 @@
 //! The keeper against synthetic events: no wire, no clock.
 
 use super::apply::Keeper;
-use super::words::{Checked, Do, Effect, Trouble, Wrote};
+use super::words::{Checked, Do, Effect, Looked, Trouble, Wrote};
 use crate::model::{
     Action, ControlSettings, Coupling, Demand, DeviceKind, DeviceLimits, DeviceSpec, Evidence, FailSafe, IntentKey,
     LeaseEnd, Mono, Order, Setpoint, Stage, Timestamp,
@@ -112,7 +112,9 @@ impl Film {
     fn check(&mut self, s: f64, ok: bool) -> Vec<String> {
         let (mut learned, next) = self.tick(s);
         assert!(matches!(next, Do::Check { .. }), "{next:?}");
-        learned.extend(told(&self.keeper.checked(at(s), Ok(vec![check(ok, false)]))));
+        learned.extend(told(
+            &self.keeper.checked(at(s), Ok(Looked { checks: vec![check(ok, false)], refresh: self.refresh })),
+        ));
         learned
     }
 
@@ -368,7 +370,7 @@ fn the_last_wall() {
 
 #[test]
 fn a_timer_that_does_not_read_back_ends_the_setpoint() {
-    let bad_timer = || Ok(vec![check(true, false), check(false, true)]);
+    let bad_timer = || Ok(Looked { checks: vec![check(true, false), check(false, true)], refresh: None });
     let mut film = Film::new(spec(DeviceKind::Battery), None).found(0.0);
     film.keeper.set_order(hold(CHARGE, Demand::Release, "a", 100));
     film.write(0.0, CHARGE);
@@ -404,6 +406,61 @@ fn a_standing_setting_has_no_lease_and_is_written_beside_what_is_held() {
     film.keeper.set_order(Order::Free);
     film.write(9.0, Demand::Release);
     assert_eq!(film.check(11.0, true), ["- verified", "not held"]);
+}
+
+/// After a restart in the middle of a plan, and after a standing setting: nobody else keeps the device's timer running.
+#[test]
+fn a_device_timer_is_refreshed_also_where_the_setpoint_was_found_as_it_should_be() {
+    let mut film = Film::new(spec(DeviceKind::Battery), Some((CHARGE, Demand::Release))).found(0.0);
+    film.refresh = Some(Duration::from_secs(20));
+    film.keeper.set_order(hold(CHARGE, Demand::Release, "a", 1000));
+    assert_eq!(film.check(0.0, true), ["limit a verified"]);
+    assert_eq!(film.write(0.0, CHARGE), Vec::<String>::new(), "how much of it is left is not known");
+    assert_eq!(film.rests(0.0), Some(at(20.0)));
+    assert_eq!(film.write(20.0, CHARGE), Vec::<String>::new());
+    let reserve = Demand::Reserve { pct: 20.0 };
+    film.keeper.set_order(hold(reserve, Demand::Release, "r", 0));
+    assert_eq!(film.check(25.0, true), ["limit r verified"]);
+    assert_eq!(film.rests(26.0), Some(at(55.0)), "a standing setting has no timer");
+    film.keeper.set_order(hold(CHARGE, Demand::Release, "a", 1000));
+    assert_eq!(film.check(26.0, true), ["limit a verified"]);
+    assert_eq!(film.write(26.0, CHARGE), Vec::<String>::new());
+    assert_eq!(film.rests(26.0), Some(at(46.0)));
+}
+
+#[test]
+fn what_is_held_is_looked_at_as_long_as_it_is_held() {
+    let mut film = Film::charging(1000);
+    film.check(32.0, true);
+    assert_eq!(film.rests(32.0), Some(at(122.0)));
+    film.check(122.0, true);
+    assert_eq!(film.rests(122.0), Some(at(242.0)));
+    let learned = film.check(242.0, false);
+    assert!(learned[0].starts_with("limit a reverted"), "{learned:?}");
+}
+
+/// The owner's app raises the current that protects the fuse, again and again.
+#[test]
+fn what_protects_is_looked_at_often_and_written_again_always() {
+    let (ten, six) = (Demand::ChargerCurrent { amps: 10.0 }, Demand::ChargerCurrent { amps: 6.0 });
+    let mut film = Film::new(spec(DeviceKind::Charger), None).found(0.0);
+    film.keeper.set_order(hold(ten, six, "fuse", 100_000));
+    film.write(0.0, ten);
+    film.check(2.0, true);
+    let (mut now, mut alarms) = (2.0, 0);
+    for _ in 0..20 {
+        assert_eq!(film.rests(now), Some(at(now + 5.0)));
+        now += 5.0;
+        let learned = film.check(now, false);
+        alarms += learned.iter().filter(|l| *l == "setpoint_reverted true").count();
+        let again = film.rests(now).unwrap().ms() as f64 / 1000.0;
+        assert!(again - now <= 30.0);
+        now = again;
+        film.write(now, ten);
+        now += 2.0;
+        film.check(now, true);
+    }
+    assert_eq!(alarms, 3, "told a few times, not for ever");
 }
 
 #[test]

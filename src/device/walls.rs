@@ -15,7 +15,9 @@ pub(super) fn refusal(spec: &DeviceSpec, demand: &Demand, failsafe: Option<FailS
         Demand::Release => true,
         Demand::BatteryPower { .. } | Demand::Reserve { .. } => spec.kind == DeviceKind::Battery,
         Demand::PowerLimit { .. } => spec.kind == DeviceKind::Inverter,
-        Demand::ChargerCurrent { .. } | Demand::ChargerOff => spec.kind == DeviceKind::Charger,
+        Demand::ChargerCurrent { .. } | Demand::ChargerLimit { .. } | Demand::ChargerOff => {
+            spec.kind == DeviceKind::Charger
+        }
     };
     if !fits {
         return Some(format!("a {} cannot be told that", spec.kind));
@@ -27,7 +29,7 @@ pub(super) fn refusal(spec: &DeviceSpec, demand: &Demand, failsafe: Option<FailS
         },
         match demand {
             Demand::Reserve { pct } => *pct,
-            Demand::ChargerCurrent { amps } => *amps,
+            Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps } => *amps,
             _ => 0.0,
         },
     ];
@@ -57,7 +59,9 @@ pub(super) fn refusal(spec: &DeviceSpec, demand: &Demand, failsafe: Option<FailS
             }
             beyond("a limit of", *watts, limits.max_power_w, "max_power_w", "W")
         }
-        Demand::ChargerCurrent { amps } => beyond("a current of", *amps, limits.max_current_a, "max_current_a", "A"),
+        Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps } => {
+            beyond("a current of", *amps, limits.max_current_a, "max_current_a", "A")
+        }
         Demand::Reserve { pct } => (!(0.0..=100.0).contains(pct)).then(|| format!("a reserve of {pct} %")),
         Demand::Release | Demand::ChargerOff => None,
     }

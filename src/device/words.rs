@@ -51,6 +51,14 @@ pub(super) struct Checked {
     pub(super) evidence: Evidence,
 }
 
+/// What was read back.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Looked {
+    pub(super) checks: Vec<Checked>,
+    /// How often the device's own timer wants the demand again.
+    pub(super) refresh: Option<Duration>,
+}
+
 /// Why a write or a check did not happen.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Trouble {

@@ -209,6 +209,6 @@ impl ControlSettings {
     /// The tighter demand a charger falls back to, where a fuse is being protected.
     #[must_use]
     pub fn charger_fallback(&self) -> Demand {
-        Demand::ChargerCurrent { amps: self.fallback_current_a.unwrap_or(6.0) }
+        Demand::ChargerLimit { amps: self.fallback_current_a.unwrap_or(6.0) }
     }
 }

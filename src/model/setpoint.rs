@@ -29,6 +29,12 @@ pub enum Demand {
         /// A, at least the charger's minimum.
         amps: f64,
     },
+    /// At most this current of a charger per phase, A; whether it charges is left to itself. Protection is a limit, never a
+    /// reason to start charging.
+    ChargerLimit {
+        /// A, at least the charger's minimum.
+        amps: f64,
+    },
     /// The charger pauses.
     ChargerOff,
 }

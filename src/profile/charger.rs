@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// The settings that any program changes, as they are now.
 pub(super) fn take_baseline(control: &ChargerControl, document: &Value) -> Result<String, String> {
     let mut keys = Map::new();
-    for (key, _) in control.current.iter().chain(&control.off).chain(&control.release) {
+    for (key, _) in control.current.iter().chain(&control.limit).chain(&control.off).chain(&control.release) {
         let value = document.get(key).filter(|v| v.is_number() || v.is_string() || v.is_boolean());
         let value = value.ok_or_else(|| format!("the charger does not tell `{key}`"))?;
         keys.insert(key.clone(), value.clone());
@@ -25,19 +25,25 @@ pub(super) fn program(
     baseline: Option<&Map<String, Value>>,
 ) -> Result<Program, String> {
     let (row, amps) = match *demand {
-        Demand::ChargerCurrent { amps } if !amps.is_finite() => return Err("a current without a number".to_owned()),
-        // below its minimum a charger cannot charge: it pauses
-        Demand::ChargerCurrent { amps } if amps + 1e-9 < control.min_current_a => (&control.off, 0.0),
-        Demand::ChargerCurrent { amps } => {
-            let steps = (amps.min(max_current_a) / control.step_a + 1e-9).floor();
-            (&control.current, steps * control.step_a)
+        Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps } if !amps.is_finite() => {
+            return Err("a current without a number".to_owned());
         }
+        // below its minimum a charger cannot charge: it pauses
+        Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps } if amps + 1e-9 < control.min_current_a => {
+            (&control.off, 0.0)
+        }
+        Demand::ChargerCurrent { amps } => (&control.current, amps),
+        Demand::ChargerLimit { amps } => (&control.limit, amps),
         Demand::ChargerOff => (&control.off, 0.0),
         Demand::Release if baseline.is_none() => (&control.unrecorded, 0.0),
         Demand::Release => (&control.release, 0.0),
         _ => return Err("a charger takes a current or a pause only".to_owned()),
     };
+    let amps = (amps.min(max_current_a) / control.step_a + 1e-9).floor() * control.step_a;
+    // of a limit only the limit is proven: whether it charges is the charger's and its owner's to change
+    let is_limit = matches!(demand, Demand::ChargerLimit { .. }) && amps > 0.0;
     let mut keys: Vec<(String, Value)> = Vec::with_capacity(row.len());
+    let mut proven = Vec::with_capacity(row.len());
     for (key, setting) in row {
         let value = match setting {
             Setting::Fixed(value) => value.clone(),
@@ -48,6 +54,9 @@ pub(super) fn program(
                 None => continue,
             },
         };
+        if !is_limit || *setting == Setting::Demand {
+            proven.push((key.clone(), value.clone()));
+        }
         keys.push((key.clone(), value));
     }
     if keys.is_empty() {
@@ -58,7 +67,7 @@ pub(super) fn program(
         .finish();
     let set =
         Request::Http { method: HttpMethod::Get, path: format!("{}?{query}", control.set), body: None, writes: true };
-    Ok(Program { writes: vec![set], settle: control.settle, checks: vec![Check::keys(read, keys)], refresh: None })
+    Ok(Program { writes: vec![set], settle: control.settle, checks: vec![Check::keys(read, proven)], refresh: None })
 }
 
 /// 10 rather than 10.0: chargers parse integers.

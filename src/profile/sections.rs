@@ -356,7 +356,8 @@ fn charger(mut keys: Keys<'_>, paths: &Vec<(String, String)>) -> Option<ChargerC
     });
     let mut row = |key: &'static str| {
         let pairs = keys.entries(key);
-        let pairs = if key == "unrecorded" { pairs } else { keys.need(key, pairs) }.unwrap_or_default();
+        let pairs =
+            if matches!(key, "unrecorded" | "limit") { pairs } else { keys.need(key, pairs) }.unwrap_or_default();
         let setting = |value: &Value| match value {
             Value::String(s) if s == "demand" => Some(Setting::Demand),
             Value::String(s) if s == "baseline" => Some(Setting::Baseline),
@@ -380,8 +381,15 @@ fn charger(mut keys: Keys<'_>, paths: &Vec<(String, String)>) -> Option<ChargerC
     };
     let (current, off, release) = (row("current"), row("off"), row("release"));
     let unrecorded = row("unrecorded");
-    if !current.iter().any(|(_, s)| *s == Setting::Demand) {
-        keys.fault("current", "has no \"demand\": the current would never reach the charger");
+    let mut limit = row("limit");
+    for (key, row) in [("current", &current), ("limit", &limit)] {
+        let is_left_out = key == "limit" && row.is_empty();
+        if !is_left_out && !row.iter().any(|(_, s)| *s == Setting::Demand) {
+            keys.fault(key, "has no \"demand\": the current would never reach the charger");
+        }
+    }
+    if limit.is_empty() {
+        limit.clone_from(&current);
     }
     keys.finish();
     Some(ChargerControl {
@@ -393,6 +401,7 @@ fn charger(mut keys: Keys<'_>, paths: &Vec<(String, String)>) -> Option<ChargerC
         max_current,
         step_a: step?,
         current,
+        limit,
         off,
         release,
         unrecorded,

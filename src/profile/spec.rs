@@ -217,6 +217,8 @@ pub(super) struct ChargerControl {
     pub(super) max_current: Option<Pointer>,
     pub(super) step_a: f64,
     pub(super) current: Vec<(String, Setting)>,
+    /// As `current`, but whether it charges is left to the charger.
+    pub(super) limit: Vec<(String, Setting)>,
     pub(super) off: Vec<(String, Setting)>,
     pub(super) release: Vec<(String, Setting)>,
     /// What a release sets where no baseline was ever recorded; may be empty.

@@ -12,6 +12,7 @@ pub fn demand_json(demand: &Demand) -> Value {
         Demand::Reserve { pct } => json!({"kind": "reserve", "pct": pct}),
         Demand::PowerLimit { watts } => json!({"kind": "power_limit", "watts": watts}),
         Demand::ChargerCurrent { amps } => json!({"kind": "charger_current", "amps": amps}),
+        Demand::ChargerLimit { amps } => json!({"kind": "charger_limit", "amps": amps}),
         Demand::ChargerOff => json!({"kind": "charger_off"}),
     }
 }
@@ -26,6 +27,7 @@ pub fn demand_from_json(value: &Value) -> Option<Demand> {
         "reserve" => Demand::Reserve { pct: num("pct")? },
         "power_limit" => Demand::PowerLimit { watts: num("watts")? },
         "charger_current" => Demand::ChargerCurrent { amps: num("amps")? },
+        "charger_limit" => Demand::ChargerLimit { amps: num("amps")? },
         "charger_off" => Demand::ChargerOff,
         _ => return None,
     })
@@ -43,6 +45,7 @@ mod tests {
             Demand::Reserve { pct: 20.0 },
             Demand::PowerLimit { watts: 0.0 },
             Demand::ChargerCurrent { amps: 6.0 },
+            Demand::ChargerLimit { amps: 6.0 },
             Demand::ChargerOff,
         ] {
             assert_eq!(demand_from_json(&demand_json(&demand)), Some(demand));

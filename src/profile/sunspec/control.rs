@@ -177,10 +177,19 @@ impl Control {
             }
             Self::Storage { now, .. } => {
                 let all = to_i16(full(now.rate_scale)).unwrap_or(0x7FFF);
+                let mode = at(STOR_CTL_MOD).unwrap_or(0);
+                let rates = [signed(OUT_RATE).unwrap_or(all), signed(IN_RATE).unwrap_or(all)];
+                // A minus forces the other direction, two zeros lock: a controller's setpoint (perhaps derd's own, when
+                // its store was lost), never what an installer leaves behind. Going back to it would be for ever.
+                let [out, into] = rates.map(|r| i32::from(r.cast_signed()));
+                let is_forced = mode & 1 != 0 && into < 0
+                    || mode & 2 != 0 && out < 0
+                    || mode & BOTH == BOTH && out == 0 && into == 0;
+                let (mode, [out_rate, in_rate]) = if is_forced { (0, [all, all]) } else { (mode, rates) };
                 Ok(Baseline::Storage {
-                    mode: at(STOR_CTL_MOD).unwrap_or(0),
-                    out_rate: signed(OUT_RATE).unwrap_or(all),
-                    in_rate: signed(IN_RATE).unwrap_or(all),
+                    mode,
+                    out_rate,
+                    in_rate,
                     revert: at(RATE_REVERT),
                     grid: at(GRID_CHARGE),
                     reserve: at(MIN_RSV_PCT),

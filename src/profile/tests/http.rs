@@ -90,6 +90,11 @@ fn go_e_is_set_and_read_back() {
     check_program(&driver, current(32.0), "/api/set?amp=20&frc=2", json!({"amp": 13, "frc": 2}), false);
     check_program(&driver, current(5.9), "/api/set?frc=1", json!({"amp": 10, "frc": 1}), true);
     check_program(&driver, Demand::ChargerOff, "/api/set?frc=1", json!({}), false);
+    // A limit never starts a charge, and what the owner does with the rest is no breach of it.
+    let limit = |amps| Demand::ChargerLimit { amps };
+    check_program(&driver, limit(6.0), "/api/set?amp=6&frc=0", json!({"amp": 6, "frc": 1}), true);
+    check_program(&driver, limit(6.0), "/api/set?amp=6&frc=0", json!({"amp": 16, "frc": 0}), false);
+    check_program(&driver, limit(5.9), "/api/set?frc=1", json!({"amp": 6, "frc": 2}), false);
     check_program(&driver, Demand::Release, "/api/set?amp=13&frc=0", json!({"amp": 13, "frc": 0}), true);
     let verdict = driver.program(&current(8.0), LEASE).unwrap().checks[0].judge(&Answer::Json(json!({"amp": 6})));
     assert_eq!((verdict.wrote.as_str(), verdict.read.as_str()), ("amp=8 frc=2", "amp=6 frc=null"));

@@ -286,6 +286,32 @@ fn storage_controls_without_content_offer_nothing() {
     assert_eq!(driver.baseline_reads(), []);
 }
 
+/// The store was lost while a setpoint was held: what is read then is no installer's word.
+#[test]
+fn a_forced_power_is_nobodys_baseline() {
+    for forced in [[(-4000_i16).cast_unsigned(), 3200], [5000, (-4000_i16).cast_unsigned()], [0, 0]] {
+        let mut device = battery(0);
+        let mut driver = found(&mut device, DeviceKind::Battery);
+        for (address, words) in [(AT + 12, forced.to_vec()), (AT + 5, vec![3])] {
+            let write = Request::Write { unit: 1, address, words, function: WriteFunction::Multiple };
+            assert!(device.answer(&write).is_ok());
+        }
+        baseline(&mut driver, &mut device);
+        let release = driver.program(&Demand::Release, LEASE).unwrap();
+        assert_eq!(writes(&release)[..2], [(AT + 12, vec![10_000, 10_000]), (AT + 5, vec![0])]);
+    }
+    // Limits in both directions are.
+    let mut device = battery(0);
+    let mut driver = found(&mut device, DeviceKind::Battery);
+    for (address, words) in [(AT + 12, vec![5000, 8000]), (AT + 5, vec![3])] {
+        let write = Request::Write { unit: 1, address, words, function: WriteFunction::Multiple };
+        assert!(device.answer(&write).is_ok());
+    }
+    baseline(&mut driver, &mut device);
+    let release = driver.program(&Demand::Release, LEASE).unwrap();
+    assert_eq!(writes(&release)[..2], [(AT + 12, vec![5000, 8000]), (AT + 5, vec![3])]);
+}
+
 #[test]
 fn a_baseline_of_something_else_is_refused() {
     let (mut device, _) = inverter(1000, 0, 0);
