@@ -35,6 +35,8 @@ const MOST_STATEMENTS: usize = 16;
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// For the last results, and for the goodbye, on shutdown.
 const GRACE: Duration = Duration::from_millis(1500);
+/// How often a refused subscription is tried again.
+const SUBSCRIBE_EVERY: Duration = Duration::from_secs(60);
 /// A broker that acknowledges nothing for so many keep alives is given up.
 const SILENT_KEEP_ALIVES: u32 = 3;
 
@@ -327,9 +329,13 @@ impl<'a> Session<'a> {
             .collect();
         if !refused.is_empty() {
             let text = format!("the broker refuses our subscription to {}", refused.join(", "));
-            tracing::warn!(uplink = %self.core.parts.settings.name, "{text}");
-            self.core.event("mqtt_subscribe_refused", Severity::Warning, EventState::Raised, text.clone());
-            self.deaf = Some(text);
+            if self.deaf.replace(text.clone()).is_none() {
+                tracing::warn!(uplink = %self.core.parts.settings.name, "{text}");
+                self.core.event("mqtt_subscribe_refused", Severity::Warning, EventState::Raised, text);
+            }
+        } else if self.deaf.take().is_some() {
+            let text = "the broker takes our subscriptions now".to_owned();
+            self.core.event("mqtt_subscribe_refused", Severity::Info, EventState::Cleared, text);
         }
     }
 
@@ -378,11 +384,17 @@ impl<'a> Session<'a> {
         let now = self.core.parts.clock.mono();
         self.desk.rests = false;
         self.statements.refresh(&self.core.parts, &self.core.topics);
-        if !self.core.refusals.rested(now).is_empty() {
+        let rested = self.core.refusals.rested(now);
+        if !rested.is_empty() {
             for (spec, _) in &self.core.parts.devices {
-                self.core.telemetry.retry(&spec.id);
+                if rested.contains(&self.core.topics.device(&spec.id, "backfill")) {
+                    self.core.telemetry.retry(&spec.id);
+                }
             }
             self.core.outbox.retry();
+        }
+        if self.deaf.is_some() && turns.is_multiple_of(SUBSCRIBE_EVERY.as_secs()) {
+            self.subscribe();
         }
         self.desk.wants_size |= self.core.has_backlog() && turns.is_multiple_of(SIZE_EVERY.as_secs());
         self.tell_last_ok();
