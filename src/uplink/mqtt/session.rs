@@ -15,7 +15,7 @@ use crate::model::{EventState, Mono, Origin, RowNo, Severity, Stored, Timestamp,
 use crate::runtime::Shutdown;
 use crate::wire::sample_json;
 use rumqttc::{
-    ConnectionError, PublishOptions, QoS, RetainForwardRule, SubAck, SubscribeFilter, SubscribeNoticeError,
+    ConnectionError, Publish, PublishOptions, QoS, RetainForwardRule, SubAck, SubscribeFilter, SubscribeNoticeError,
     SubscribeReasonCode,
 };
 use std::pin::Pin;
@@ -220,6 +220,9 @@ impl<'a> Session<'a> {
         if !self.is_stopping && self.pace.is_none() && self.sender.count(batches) < self.sender.limits().batches {
             self.send_batch();
         }
+        while let Some(publish) = self.incoming.next_held(&self.core.parts.commands) {
+            self.take_in(&publish);
+        }
         while let Some(ack) = self.incoming.next_ack() {
             if let Err(error) = self.sender.client().try_manual_ack(ack) {
                 // The broker delivers the message again on the next connection; its id is known by then.
@@ -305,9 +308,15 @@ impl<'a> Session<'a> {
 
     fn heard(&mut self, signal: Signal) {
         let Signal::Message(publish) = signal else { return };
+        if let Some(publish) = self.incoming.hold(*publish, &self.core.parts.commands) {
+            self.take_in(&publish);
+        }
+    }
+
+    fn take_in(&mut self, publish: &Publish) {
         let now = self.core.parts.clock.now();
-        let ack = self.sender.client().prepare_ack(&publish);
-        match self.incoming.accept(&publish, ack, &self.core.parts.commands, now) {
+        let ack = self.sender.client().prepare_ack(publish);
+        match self.incoming.accept(publish, ack, &self.core.parts.commands, now) {
             Ok(None) => {}
             Ok(Some(BusyReply { seq, topic, payload, correlation, reply_to })) => {
                 if let Some(topic) = reply_to {
