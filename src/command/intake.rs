@@ -60,7 +60,8 @@ impl Desk {
             requested: admitted.requested.clone(),
             ..blank(&raw.origin, CommandState::Accepted, now, raw.reply_to.clone())
         };
-        let most = if is_urgent { MAX_JOBS } else { MAX_WAITING };
+        // A known id that comes again must not be called busy: its sender would take that for the end of what runs.
+        let most = if is_urgent || known { MAX_JOBS } else { MAX_WAITING };
         if self.jobs.len() >= most || (!known && self.book.tracked.len() >= MAX_TRACKED) {
             return self.busy(raw.answer, result);
         }
@@ -168,17 +169,17 @@ impl Desk {
             reason = result.reason.as_deref().unwrap_or_default(),
             "a command was refused"
         );
-        if self.jobs.len() >= MAX_WAITING {
+        let kept = result.id.clone().filter(|_| is_kept).map(|id| {
+            let (uplink, device) = (raw.origin.uplink.clone(), result.device.clone());
+            (id.clone(), IntentKey::Command { uplink, device, id })
+        });
+        let known = kept.as_ref().is_some_and(|(_, key)| self.book.knows(key));
+        if self.jobs.len() >= if known { MAX_JOBS } else { MAX_WAITING } {
             return self.busy(raw.answer, result);
         }
-        match result.id.clone().filter(|_| is_kept) {
+        match kept {
             None => self.jobs.push(Job::Tell(Box::new(result), Some(raw.answer))),
-            Some(id) => {
-                let key = IntentKey::Command {
-                    uplink: raw.origin.uplink.clone(),
-                    device: result.device.clone(),
-                    id: id.clone(),
-                };
+            Some((id, key)) => {
                 let new = NewCommand {
                     uplink: raw.origin.uplink.clone(),
                     device: result.device.clone(),

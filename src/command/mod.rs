@@ -101,7 +101,8 @@ pub struct RawPlan {
     pub body: Option<Vec<u8>>,
     /// Was it a retained message: taken all the same, as the same document again changes nothing.
     pub retained: bool,
-    /// What became of it, after that is durable: `{"id","state":"accepted|refused|deleted","ts","reasons":[..]}`.
+    /// What became of it, after that is durable: `{"id","state":"accepted|refused|deleted","ts","reasons":[..]}`; a removal
+    /// is `deleted` for the owner and `accepted` over MQTT.
     pub answer: oneshot::Sender<serde_json::Value>,
 }
 
@@ -120,6 +121,11 @@ impl CommandHandle {
         let (commands, commands_rx) = mpsc::channel(size);
         let (plans, plans_rx) = mpsc::channel(size);
         (Self { commands, plans, summaries: watch::channel(Arc::default()).1 }, commands_rx, plans_rx)
+    }
+
+    /// Do both inboxes take one more.
+    pub(crate) fn has_room(&self) -> bool {
+        self.commands.capacity() > 0 && self.plans.capacity() > 0
     }
 
     /// Hand a command over.

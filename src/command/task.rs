@@ -4,7 +4,7 @@ use super::jobs::{Done, Job, Jobs, PlanJob};
 use super::plans::{PlanSummary, Plans, Verdict, answer};
 use super::{CommandHandle, INBOX, RawCommand, RawPlan, Recovered, Tracked, recover};
 use crate::control::{ControlHandle, ControlMsg};
-use crate::model::{DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, SiteSpec};
+use crate::model::{DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, SiteSpec, UplinkName};
 use crate::runtime::{Clock, Exit, Shutdown};
 use crate::store::{OpenCommand, StoreHandle, StoredPlan};
 use std::collections::{BTreeMap, VecDeque};
@@ -267,7 +267,9 @@ impl Desk {
                     Ok(_) => {
                         self.plans.remove(&id);
                         self.owe(ControlMsg::DropPlan(id)).await;
-                        answer(&job.plan, "deleted", job.at, &[])
+                        // Over MQTT a document is accepted or refused, an empty one too.
+                        let state = if job.uplink == UplinkName::local() { "deleted" } else { "accepted" };
+                        answer(&job.plan, state, job.at, &[])
                     }
                     Err(error) => answer(&job.plan, "refused", job.at, &[format!("it was not deleted: {error}")]),
                 };

@@ -63,8 +63,15 @@ impl FromStr for Timestamp {
     type Err = String;
     /// Any RFC 3339 instant with an offset.
     fn from_str(text: &str) -> Result<Self, String> {
-        let t: jiff::Timestamp =
-            text.parse().map_err(|_| format!("`{text}` is not an RFC 3339 time such as 2026-11-20T12:00:00.000Z"))?;
+        let read = |text: &str| text.parse::<jiff::Timestamp>();
+        // The last day of the year 9999 is how people write "for ever", and a day more than the library reads.
+        if let Some(rest) = text.strip_prefix("9999-12-3")
+            && read(text).is_err()
+            && read(&format!("9998-12-3{rest}")).is_ok()
+        {
+            return Ok(Self(LAST_MS));
+        }
+        let t = read(text).map_err(|_| format!("`{text}` is not an RFC 3339 time such as 2026-11-20T12:00:00.000Z"))?;
         let ms = t.as_millisecond();
         if (0..=LAST_MS).contains(&ms) {
             Ok(Self(ms))
@@ -138,6 +145,12 @@ mod tests {
         assert!("2026-11-20T13:00:00".parse::<Timestamp>().is_err(), "no offset");
         assert!("1969-01-01T00:00:00Z".parse::<Timestamp>().is_err());
         assert_eq!(Timestamp::from_ms(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+        for forever in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999Z", "9999-12-31T00:00:00+01:00"] {
+            assert_eq!(forever.parse(), Ok(Timestamp::from_ms(i64::MAX)), "{forever}");
+        }
+        for wrong in ["9999-12-31", "9999-12-31T25:00:00Z", "9999-12-32T00:00:00Z"] {
+            assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
+        }
         assert_eq!(Timestamp::from_ms(0).to_string(), "1970-01-01T00:00:00.000Z");
     }
 }

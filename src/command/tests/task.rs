@@ -376,6 +376,30 @@ async fn a_broken_disk_lets_nothing_act_but_stop_and_idle() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_runs_is_never_called_busy_when_it_comes_again() {
+    run(vec![], vec![], |mut b| async move {
+        let first = b.send(mqtt(), "battery", &charge("c-0"));
+        assert_eq!(first.await.unwrap().state, CommandState::Accepted);
+        b.intent().await;
+        b.gate.send_replace(false);
+        let mut others = Vec::new();
+        for n in 1..40 {
+            others.push(b.send(mqtt(), "battery", &charge(&format!("c-{n}"))));
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        }
+        let again = b.send(mqtt(), "battery", &charge("c-0"));
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        b.gate.send_replace(true);
+        assert!(matches!(others.pop().unwrap().await.unwrap().reason.as_deref(), Some("busy")), "the house is full");
+        assert_eq!(again.await.unwrap().state, CommandState::Accepted);
+        b
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_house_says_busy() {
     run(vec![], vec![], |mut b| async move {
         b.gate.send_replace(false);
@@ -552,8 +576,10 @@ async fn plans_come_and_go() {
         assert_eq!(b.plan(local(), "p1", None).await["state"], "deleted");
         assert!(matches!(b.control.recv().await, Some(ControlMsg::DropPlan(id)) if id.as_str() == "p1"));
         assert_eq!(ids(&b), ["old"]);
+        // A removal that is delivered twice; but the owner is told of a wrong name.
+        assert_eq!(b.plan(mqtt(), "p1", None).await["state"], "accepted");
+        assert_eq!(b.plan(local(), "p1", None).await["reasons"][0], "there is no plan `p1`");
         for (name, body, says) in [
-            ("p1", None, "there is no plan `p1`"),
             ("Bad Name", Some(slots(1)), "plan id"),
             ("p2", Some(json!({})), "device is missing"),
             (
@@ -566,6 +592,10 @@ async fn plans_come_and_go() {
             assert_eq!(answer["state"], "refused");
             assert!(answer["reasons"][0].as_str().unwrap().contains(says), "{answer}");
         }
+        // Another channel's removal of its own document.
+        assert_eq!(b.plan(mqtt(), "p3", Some(slots(4))).await["state"], "accepted");
+        assert_eq!(b.plan(mqtt(), "p3", None).await["state"], "accepted");
+        assert_eq!(ids(&b), ["old"]);
         // What is active changes with time alone.
         b.clock.advance(Duration::from_secs(3600));
         let mut plans = b.handle.plans();
@@ -577,5 +607,5 @@ async fn plans_come_and_go() {
     .await;
     let disk = disk.lock().unwrap();
     assert!(disk.plans.is_empty());
-    assert_eq!(disk.plan_answers.len(), 8, "all but the owner's own");
+    assert_eq!(disk.plan_answers.len(), 10, "all but the owner's own");
 }

@@ -252,6 +252,9 @@ pub(super) fn describe(error: &ConnectionError, url: &url::Url, clock: ClockStat
         }
         ConnectionError::MqttState(StateError::AwaitPingResp) => format!("{broker} does not answer any more"),
         ConnectionError::MqttState(StateError::ConnectionAborted) => format!("{broker} closed the connection"),
+        ConnectionError::MqttState(StateError::Deserialization(what)) => {
+            format!("{broker} sent what is not MQTT 5 ({what}): is this the broker's port")
+        }
         other => {
             let text = other.to_string();
             if text.contains("CertificateRequired") {

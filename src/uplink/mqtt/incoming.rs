@@ -30,6 +30,8 @@ pub(super) struct Incoming {
     topics: Topics,
     origin: Origin,
     waiting: VecDeque<Waiting>,
+    /// Messages that the broker delivers again, while the inbox is full, and what came behind them.
+    held: VecDeque<Publish>,
     next_seq: u64,
     answers: Flights<u64, bool>,
 }
@@ -42,7 +44,22 @@ struct Waiting {
 
 impl Incoming {
     pub(super) const fn new(topics: Topics, origin: Origin) -> Self {
-        Self { topics, origin, waiting: VecDeque::new(), next_seq: 0, answers: Flights::new() }
+        Self { topics, origin, waiting: VecDeque::new(), held: VecDeque::new(), next_seq: 0, answers: Flights::new() }
+    }
+
+    /// Shall a message wait. One that is delivered again may be running already: `busy` would be a wrong word for it. It
+    /// stays unacknowledged, so that no more wait than the receive maximum of CONNECT.
+    pub(super) fn hold(&mut self, publish: Publish, commands: &CommandHandle) -> Option<Publish> {
+        if self.held.is_empty() && (!publish.dup || commands.has_room()) {
+            return Some(publish);
+        }
+        self.held.push_back(publish);
+        None
+    }
+
+    /// The next that has waited, when there is room for it.
+    pub(super) fn next_held(&mut self, commands: &CommandHandle) -> Option<Publish> {
+        if commands.has_room() { self.held.pop_front() } else { None }
     }
 
     /// Take a message in. `Ok(None)`: it is in the inbox. `Ok(Some)`: the inbox is full and this is to be sent.
@@ -276,6 +293,24 @@ mod tests {
         assert_eq!((&json["id"], &json["state"], &json["reason"]), (&"c-2".into(), &"rejected".into(), &"busy".into()));
         incoming.settle(busy.seq);
         assert!(incoming.next_ack().is_none(), "the first is not answered yet");
+    }
+
+    #[tokio::test]
+    async fn one_that_comes_again_waits_for_room() {
+        let (handle, mut inbox, _plans) = CommandHandle::for_tests(1);
+        let mut incoming = incoming();
+        let (p, ack) = publish("derd/gw/site/command", "{}", 1);
+        assert_eq!(incoming.accept(&p, ack, &handle, NOW), Ok(None));
+        let (mut again, _) = publish("derd/gw/device/battery/command", r#"{"id":"c-2"}"#, 2);
+        assert!(incoming.hold(again.clone(), &handle).is_some(), "a fresh one is answered busy");
+        again.dup = true;
+        let (behind, _) = publish("derd/gw/device/battery/command", r#"{"id":"c-3"}"#, 3);
+        assert_eq!((incoming.hold(again, &handle), incoming.hold(behind.clone(), &handle)), (None, None));
+        assert!(incoming.next_held(&handle).is_none());
+        drop(inbox.recv().await.unwrap());
+        assert!(incoming.hold(behind, &handle).is_none(), "in the order of arrival");
+        assert_eq!(incoming.next_held(&handle).unwrap().pkid, 2);
+        assert_eq!(incoming.next_held(&handle).unwrap().pkid, 3);
     }
 
     #[tokio::test]

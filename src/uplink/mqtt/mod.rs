@@ -7,8 +7,8 @@
 //!   built anew for each connection, so that nothing is replayed from its memory: the store is the only queue.
 //! - Live samples go out as they come; what could not be sent when it was new follows as backfill, oldest first, paced,
 //!   and never in the way of live samples, results and events.
-//! - A publish that the broker refuses (0x80 and above) is not sent: its topic rests for five minutes (30 s when only
-//!   a quota was exceeded), its samples stay in the backlog, an event `mqtt_publish_refused` says so once, and everything
+//! - A publish that the broker refuses (0x80 and above) is not sent: its topic rests for 15 s, then longer, a
+//!   minute at most (backfill: five; a quota: 30 s), until one such topic is taken again; its samples stay in the backlog, an event `mqtt_publish_refused` says so once, and everything
 //!   else goes on. A notice (result or event) that was refused waits likewise; when more than 256 refused notices have piled
 //!   up, the oldest are given up, counted and logged.
 //! - A command is acknowledged (PUBACK) only after its first result is durable, or after the broker has the `rejected`

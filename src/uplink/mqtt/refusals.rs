@@ -4,8 +4,12 @@ use crate::model::Mono;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a refused topic rests: somebody has to change the broker's rules, so there is no hurry.
-const REST: Duration = Duration::from_secs(300);
+/// How long a refused topic rests at first; then twice as long each time.
+const REST: Duration = Duration::from_secs(15);
+/// How long it rests at most: a small message a minute is a cheap way to learn that somebody changed the broker's rules.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+/// How long a topic with large messages rests at most: they cost a metered line something.
+const LONGEST_LARGE_REST: Duration = Duration::from_secs(300);
 /// How long it rests when only a quota was exceeded.
 const QUOTA_REST: Duration = Duration::from_secs(30);
 
@@ -19,6 +23,8 @@ pub(super) struct Refusals {
 struct Refusal {
     /// It rests until then; `None`: it is being tried again.
     until: Option<Mono>,
+    /// How long it rested last.
+    rest: Duration,
     reason: String,
     /// The event was raised.
     told: bool,
@@ -32,17 +38,38 @@ impl Refusals {
 
     /// The broker refused a publish. Is that to be told: not for a quota, and once only.
     pub(super) fn refused(&mut self, topic: &str, reason: &str, is_quota: bool, now: Mono) -> bool {
-        let refusal =
-            self.topics.entry(topic.to_owned()).or_insert(Refusal { until: None, reason: String::new(), told: false });
-        refusal.until = Some(now.plus(if is_quota { QUOTA_REST } else { REST }));
+        let refusal = self.topics.entry(topic.to_owned()).or_insert(Refusal {
+            until: None,
+            rest: Duration::ZERO,
+            reason: String::new(),
+            told: false,
+        });
+        // What was under way when the first one was refused does not make the rest longer.
+        if is_quota {
+            refusal.until = Some(now.plus(QUOTA_REST));
+        } else if refusal.until.is_none() {
+            let longest = if topic.ends_with("/backfill") { LONGEST_LARGE_REST } else { LONGEST_REST };
+            refusal.rest = (refusal.rest * 2).clamp(REST, longest);
+            refusal.until = Some(now.plus(refusal.rest));
+        }
         reason.clone_into(&mut refusal.reason);
         !is_quota && !std::mem::replace(&mut refusal.told, true)
     }
 
-    /// The broker took a publish. Is the end of a refusal to be told.
-    pub(super) fn taken(&mut self, topic: &str) -> bool {
+    /// The broker took a publish. Is the end of a refusal to be told. The broker's rules have changed then, so that all
+    /// others are tried again at once.
+    pub(super) fn taken(&mut self, topic: &str, now: Mono) -> bool {
         // Nearly always there is none: no search.
-        !self.topics.is_empty() && self.topics.remove(topic).is_some_and(|r| r.told)
+        if self.topics.is_empty() {
+            return false;
+        }
+        let was_refused = self.topics.remove(topic).is_some_and(|r| r.told);
+        if was_refused {
+            for refusal in self.topics.values_mut().filter(|r| r.told && r.until.is_some()) {
+                refusal.until = Some(now);
+            }
+        }
+        was_refused
     }
 
     /// Topics whose rest is over: they may be tried again.
@@ -84,18 +111,45 @@ mod tests {
     fn told_once_and_tried_again() {
         let mut refusals = Refusals::default();
         let t0 = Mono::from_ms(0);
-        assert!(!refusals.taken("a") && !refusals.rests("a"));
+        assert!(!refusals.taken("a", t0) && !refusals.rests("a"));
         assert!(refusals.refused("a", "not authorised", false, t0));
         assert!(!refusals.refused("a", "not authorised", false, t0), "once");
         assert!(refusals.rests("a") && !refusals.rests("b"));
         assert_eq!(refusals.error().unwrap(), "the broker refuses a: not authorised");
-        assert!(refusals.rested(Mono::from_ms(299_999)).is_empty());
-        assert_eq!(refusals.rested(Mono::from_ms(300_000)), ["a"]);
+        assert!(refusals.rested(Mono::from_ms(14_999)).is_empty());
+        assert_eq!(refusals.rested(Mono::from_ms(15_000)), ["a"]);
         assert!(!refusals.rests("a"));
-        assert!(!refusals.refused("a", "not authorised", false, Mono::from_ms(300_001)), "still once");
+        assert!(!refusals.refused("a", "not authorised", false, Mono::from_ms(15_001)), "still once");
         refusals.retry_all();
-        assert!(refusals.taken("a"), "the end is told");
+        assert!(refusals.taken("a", Mono::from_ms(15_002)), "the end is told");
         assert_eq!(refusals.error(), None);
+    }
+
+    #[test]
+    fn rests_grow_and_what_is_large_rests_longest() {
+        for (topic, rests) in [("d/telemetry", [15, 30, 60, 60, 60, 60]), ("d/backfill", [15, 30, 60, 120, 240, 300])] {
+            let mut refusals = Refusals::default();
+            let mut now = 0;
+            for rest in rests {
+                refusals.refused(topic, "not authorised", false, Mono::from_ms(now));
+                // Others of the same topic that were under way.
+                refusals.refused(topic, "not authorised", false, Mono::from_ms(now + 10));
+                assert!(refusals.rested(Mono::from_ms(now + rest * 1000 - 1)).is_empty(), "{topic} {rest}");
+                now += rest * 1000;
+                assert_eq!(refusals.rested(Mono::from_ms(now)), [topic], "{rest}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_is_taken_again_wakes_the_others() {
+        let mut refusals = Refusals::default();
+        for topic in ["a", "b", "c"] {
+            refusals.refused(topic, "not authorised", false, Mono::from_ms(0));
+        }
+        refusals.refused("q", "quota exceeded", true, Mono::from_ms(0));
+        assert!(refusals.taken("b", Mono::from_ms(1000)));
+        assert_eq!(refusals.rested(Mono::from_ms(1000)), ["a", "c"], "but not the quota's");
     }
 
     #[test]
@@ -103,6 +157,6 @@ mod tests {
         let mut refusals = Refusals::default();
         assert!(!refusals.refused("a", "quota exceeded", true, Mono::from_ms(0)));
         assert_eq!(refusals.rested(Mono::from_ms(30_000)), ["a"]);
-        assert!(!refusals.taken("a"));
+        assert!(!refusals.taken("a", Mono::from_ms(30_000)));
     }
 }

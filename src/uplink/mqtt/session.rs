@@ -15,7 +15,7 @@ use crate::model::{EventState, Mono, Origin, RowNo, Severity, Stored, Timestamp,
 use crate::runtime::Shutdown;
 use crate::wire::sample_json;
 use rumqttc::{
-    ConnectionError, PublishOptions, QoS, RetainForwardRule, SubAck, SubscribeFilter, SubscribeNoticeError,
+    ConnectionError, Publish, PublishOptions, QoS, RetainForwardRule, SubAck, SubscribeFilter, SubscribeNoticeError,
     SubscribeReasonCode,
 };
 use std::pin::Pin;
@@ -35,6 +35,8 @@ const MOST_STATEMENTS: usize = 16;
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// For the last results, and for the goodbye, on shutdown.
 const GRACE: Duration = Duration::from_millis(1500);
+/// How often a refused subscription is tried again.
+const SUBSCRIBE_EVERY: Duration = Duration::from_secs(60);
 /// A broker that acknowledges nothing for so many keep alives is given up.
 const SILENT_KEEP_ALIVES: u32 = 3;
 
@@ -218,6 +220,9 @@ impl<'a> Session<'a> {
         if !self.is_stopping && self.pace.is_none() && self.sender.count(batches) < self.sender.limits().batches {
             self.send_batch();
         }
+        while let Some(publish) = self.incoming.next_held(&self.core.parts.commands) {
+            self.take_in(&publish);
+        }
         while let Some(ack) = self.incoming.next_ack() {
             if let Err(error) = self.sender.client().try_manual_ack(ack) {
                 // The broker delivers the message again on the next connection; its id is known by then.
@@ -303,9 +308,15 @@ impl<'a> Session<'a> {
 
     fn heard(&mut self, signal: Signal) {
         let Signal::Message(publish) = signal else { return };
+        if let Some(publish) = self.incoming.hold(*publish, &self.core.parts.commands) {
+            self.take_in(&publish);
+        }
+    }
+
+    fn take_in(&mut self, publish: &Publish) {
         let now = self.core.parts.clock.now();
-        let ack = self.sender.client().prepare_ack(&publish);
-        match self.incoming.accept(&publish, ack, &self.core.parts.commands, now) {
+        let ack = self.sender.client().prepare_ack(publish);
+        match self.incoming.accept(publish, ack, &self.core.parts.commands, now) {
             Ok(None) => {}
             Ok(Some(BusyReply { seq, topic, payload, correlation, reply_to })) => {
                 if let Some(topic) = reply_to {
@@ -327,9 +338,13 @@ impl<'a> Session<'a> {
             .collect();
         if !refused.is_empty() {
             let text = format!("the broker refuses our subscription to {}", refused.join(", "));
-            tracing::warn!(uplink = %self.core.parts.settings.name, "{text}");
-            self.core.event("mqtt_subscribe_refused", Severity::Warning, EventState::Raised, text.clone());
-            self.deaf = Some(text);
+            if self.deaf.replace(text.clone()).is_none() {
+                tracing::warn!(uplink = %self.core.parts.settings.name, "{text}");
+                self.core.event("mqtt_subscribe_refused", Severity::Warning, EventState::Raised, text);
+            }
+        } else if self.deaf.take().is_some() {
+            let text = "the broker takes our subscriptions now".to_owned();
+            self.core.event("mqtt_subscribe_refused", Severity::Info, EventState::Cleared, text);
         }
     }
 
@@ -378,11 +393,17 @@ impl<'a> Session<'a> {
         let now = self.core.parts.clock.mono();
         self.desk.rests = false;
         self.statements.refresh(&self.core.parts, &self.core.topics);
-        if !self.core.refusals.rested(now).is_empty() {
+        let rested = self.core.refusals.rested(now);
+        if !rested.is_empty() {
             for (spec, _) in &self.core.parts.devices {
-                self.core.telemetry.retry(&spec.id);
+                if rested.contains(&self.core.topics.device(&spec.id, "backfill")) {
+                    self.core.telemetry.retry(&spec.id);
+                }
             }
             self.core.outbox.retry();
+        }
+        if self.deaf.is_some() && turns.is_multiple_of(SUBSCRIBE_EVERY.as_secs()) {
+            self.subscribe();
         }
         self.desk.wants_size |= self.core.has_backlog() && turns.is_multiple_of(SIZE_EVERY.as_secs());
         self.tell_last_ok();

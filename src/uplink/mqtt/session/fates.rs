@@ -16,7 +16,7 @@ impl Session<'_> {
             Fate::Delivered => {
                 self.last_heard = clock.mono();
                 self.last_ok = Some(clock.now());
-                if self.core.refusals.taken(topic) {
+                if self.core.refusals.taken(topic, self.core.parts.clock.mono()) {
                     let text = format!("the broker takes {topic} again");
                     self.core.event("mqtt_publish_refused", Severity::Info, EventState::Cleared, text);
                 }
