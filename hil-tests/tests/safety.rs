@@ -273,7 +273,11 @@ fn a_foreign_hand_on_the_battery_is_told_and_refusals_write_nothing() {
     let file = rig.folder.path().join("plan.json");
     std::fs::write(&file, plan.to_string()).unwrap();
     let out = cli(&["schedule", "import", file.to_str().unwrap()], Some(daemon.socket()));
-    println!("plan without a fail-safe: {:?} {}{}", out.code, out.stdout, out.stderr);
+    assert_eq!(out.code, Some(0), "{}", out.stderr);
+    eventually("it says why not", SOON, || {
+        let events = daemon.get("/api/v1/events");
+        events.contains("plan_failed") && events.contains("accept_no_failsafe")
+    });
     stays("nothing is written", Duration::from_secs(4), || rig.writes("battery").is_empty());
     assert_eq!(daemon.stop(), Some(0));
 
@@ -334,12 +338,12 @@ fn a_full_disk_stops_no_stop() {
     drop(std::fs::write(&filler, vec![1; 8 << 20]));
     eventually("health says so", Duration::from_secs(40), || daemon.status()["health"] != "ok");
     let out = cli(&["set", "battery", "charge", "power_w=1000"], Some(daemon.socket()));
-    println!("a charge with a full disk: {out:?}");
-    let out = cli(&["set", "battery", "idle"], Some(daemon.socket()));
-    println!("idle with a full disk: {out:?}");
-    drop(cli(&["set", "charger", "stop"], Some(daemon.socket())));
+    assert!(out.code == Some(1) && out.stderr.contains("disk is full"), "what widens waits for the disk: {out:?}");
+    set(&daemon, &["battery", "idle"]);
+    set(&daemon, &["charger", "stop"]);
     eventually("both stop", Duration::from_secs(15), || rig.watts("battery").abs() < 1.0 && rig.watts("charger") < 1.0);
-    println!("{:#} {:#}", daemon.status()["problems"], daemon.status()["store"]);
+    let problems = daemon.status()["problems"].to_string();
+    assert!(problems.contains("disk is full"), "{problems}");
     std::fs::remove_file(&filler).unwrap();
     eventually("it recovers", Duration::from_secs(60), || daemon.status()["health"] == "ok");
     set(&daemon, &["battery", "charge", "power_w=1000"]);
