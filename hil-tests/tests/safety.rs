@@ -207,14 +207,15 @@ fn the_batterys_timer_runs_as_long_as_the_setpoint_is_wanted_and_no_longer() {
     daemon.kill();
     let daemon = rig.start(|c| c);
     eventually("it holds on", SOON, || daemon.device("battery")["controlled_by"]["action"] == "discharge");
-    // The device's own timer, s.
+    // The device's own timer, s; written between two ticks of the world it begins a little above.
     let left = || rig.home.with_world(|w| w.battery.bounds_until_s.map(|end| end - w.real_s()));
-    stays("refreshed", Duration::from_secs(28), || discharging() && left().is_some_and(|s| s > 35.0 && s <= 60.0));
+    eventually("taken up again", SOON, || left().is_some_and(|s| s > 55.0));
+    stays("refreshed", Duration::from_secs(25), || discharging() && left().is_some_and(|s| s > 30.0 && s <= 60.5));
     let writes = rig.writes("battery");
     let modes = writes.iter().filter(|w| w["write"]["address"] == STORAGE + 5).count();
-    assert!((4..=6).contains(&modes), "every 20 s, and once for each reason to write: {writes:#?}");
+    assert!((3..=6).contains(&modes), "every 20 s, and once for each reason to write: {writes:#?}");
     daemon.kill();
-    assert!(left().is_some_and(|s| s <= 60.0), "it ends by itself: {:?}", left());
+    assert!(left().is_some_and(|s| s <= 60.5), "it ends by itself: {:?}", left());
 }
 
 #[test]
