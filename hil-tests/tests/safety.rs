@@ -207,14 +207,15 @@ fn the_batterys_timer_runs_as_long_as_the_setpoint_is_wanted_and_no_longer() {
     daemon.kill();
     let daemon = rig.start(|c| c);
     eventually("it holds on", SOON, || daemon.device("battery")["controlled_by"]["action"] == "discharge");
-    // The device's own timer, s.
+    // The device's own timer, s; written between two ticks of the world it begins a little above.
     let left = || rig.home.with_world(|w| w.battery.bounds_until_s.map(|end| end - w.real_s()));
-    stays("refreshed", Duration::from_secs(28), || discharging() && left().is_some_and(|s| s > 35.0 && s <= 60.0));
+    eventually("taken up again", SOON, || left().is_some_and(|s| s > 55.0));
+    stays("refreshed", Duration::from_secs(25), || discharging() && left().is_some_and(|s| s > 30.0 && s <= 60.5));
     let writes = rig.writes("battery");
     let modes = writes.iter().filter(|w| w["write"]["address"] == STORAGE + 5).count();
-    assert!((4..=6).contains(&modes), "every 20 s, and once for each reason to write: {writes:#?}");
+    assert!((3..=6).contains(&modes), "every 20 s, and once for each reason to write: {writes:#?}");
     daemon.kill();
-    assert!(left().is_some_and(|s| s <= 60.0), "it ends by itself: {:?}", left());
+    assert!(left().is_some_and(|s| s <= 60.5), "it ends by itself: {:?}", left());
 }
 
 #[test]
@@ -273,7 +274,11 @@ fn a_foreign_hand_on_the_battery_is_told_and_refusals_write_nothing() {
     let file = rig.folder.path().join("plan.json");
     std::fs::write(&file, plan.to_string()).unwrap();
     let out = cli(&["schedule", "import", file.to_str().unwrap()], Some(daemon.socket()));
-    println!("plan without a fail-safe: {:?} {}{}", out.code, out.stdout, out.stderr);
+    assert_eq!(out.code, Some(0), "{}", out.stderr);
+    eventually("it says why not", SOON, || {
+        let events = daemon.get("/api/v1/events");
+        events.contains("plan_failed") && events.contains("accept_no_failsafe")
+    });
     stays("nothing is written", Duration::from_secs(4), || rig.writes("battery").is_empty());
     assert_eq!(daemon.stop(), Some(0));
 
@@ -334,12 +339,12 @@ fn a_full_disk_stops_no_stop() {
     drop(std::fs::write(&filler, vec![1; 8 << 20]));
     eventually("health says so", Duration::from_secs(40), || daemon.status()["health"] != "ok");
     let out = cli(&["set", "battery", "charge", "power_w=1000"], Some(daemon.socket()));
-    println!("a charge with a full disk: {out:?}");
-    let out = cli(&["set", "battery", "idle"], Some(daemon.socket()));
-    println!("idle with a full disk: {out:?}");
-    drop(cli(&["set", "charger", "stop"], Some(daemon.socket())));
+    assert!(out.code == Some(1) && out.stderr.contains("disk is full"), "what widens waits for the disk: {out:?}");
+    set(&daemon, &["battery", "idle"]);
+    set(&daemon, &["charger", "stop"]);
     eventually("both stop", Duration::from_secs(15), || rig.watts("battery").abs() < 1.0 && rig.watts("charger") < 1.0);
-    println!("{:#} {:#}", daemon.status()["problems"], daemon.status()["store"]);
+    let problems = daemon.status()["problems"].to_string();
+    assert!(problems.contains("disk is full"), "{problems}");
     std::fs::remove_file(&filler).unwrap();
     eventually("it recovers", Duration::from_secs(60), || daemon.status()["health"] == "ok");
     set(&daemon, &["battery", "charge", "power_w=1000"]);

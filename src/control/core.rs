@@ -9,8 +9,8 @@ use super::plans::Plans;
 use super::view::{Freshness, Unit, View};
 use crate::model::{
     Action, Applied, ClockState, ControlStatus, ControlledBy, Demand, DeviceId, DeviceSpec, DeviceState, DeviceStatus,
-    Event, GridSide, Intent, IntentKey, IntentUpdate, LeaseEnd, Mono, Order, Outcome, Params, Progress, Sample,
-    Setpoint, SiteLimit, SiteSpec, Stage, Timestamp,
+    Event, EventState, GridSide, Intent, IntentKey, IntentUpdate, LeaseEnd, Mono, Order, Outcome, Params, Progress,
+    Sample, Setpoint, Severity, SiteLimit, SiteSpec, Stage, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -69,6 +69,7 @@ pub(crate) struct Core {
     started: Mono,
     /// What events brought before the next cycle.
     pending: Vec<IntentUpdate>,
+    untold: Vec<Event>,
     status: ControlStatus,
 }
 
@@ -87,6 +88,7 @@ impl Core {
             alarms: Alarms::default(),
             started,
             pending: Vec::new(),
+            untold: Vec::new(),
             status: ControlStatus::default(),
         }
     }
@@ -134,6 +136,19 @@ impl Core {
         {
             // A plan's standing setting that fails is not tried again within its slot either: it would never end.
             self.plans.standing_done(id);
+        }
+        // A command's sender gets a result; of a plan that its device refuses nobody else would learn.
+        if let (Some(IntentKey::Plan(id)), Stage::Failed(why)) = (&outcome.cause, &outcome.stage)
+            && self.plans.failed(id, now.mono)
+        {
+            self.untold.push(Event {
+                ts: now.wall,
+                severity: Severity::Warning,
+                device: Some(outcome.device.clone()),
+                code: "plan_failed".to_owned(),
+                text: format!("{} does not follow plan {id}: {why}", outcome.device),
+                state: EventState::Raised,
+            });
         }
         self.claims.outcome(outcome, now.mono, &mut self.pending);
     }
@@ -203,6 +218,7 @@ impl Core {
             });
         self.raise_alarms(&decisions, is_grid_lost, now, &mut effects);
         effects.extend(self.pending.drain(..).map(Effect::Update));
+        effects.extend(self.untold.drain(..).map(Effect::Event));
         self.status = ControlStatus { holders, load_w, grid_w, cycles: self.status.cycles.wrapping_add(1) };
         effects
     }

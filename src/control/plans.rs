@@ -5,6 +5,7 @@ use crate::model::{ClockState, DeviceId, Intent, IntentKey, Mono, PlanId, Timest
 use crate::plan::{PlanDoc, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug)]
 struct Entry {
@@ -17,7 +18,12 @@ struct Entry {
     until: Option<Timestamp>,
     /// The begin of the slot whose standing setting was verified.
     done: Option<Timestamp>,
+    /// When its failure was last told.
+    failure_told: Option<Mono>,
 }
+
+/// A plan that its device does not follow is told so often.
+const FAILURE_EVERY: Duration = Duration::from_secs(3600);
 
 /// All plan documents.
 #[derive(Debug, Default)]
@@ -36,6 +42,7 @@ impl Plans {
             from: Timestamp::from_ms(1),
             until: Some(Timestamp::from_ms(0)),
             done: None,
+            failure_told: None,
         };
         self.0.insert(id, entry);
     }
@@ -54,6 +61,16 @@ impl Plans {
         if let Some(entry) = self.0.get_mut(id) {
             entry.done = entry.wanted.as_ref().map(|w| w.since);
         }
+    }
+
+    /// What this plan wants failed on its device: is that to be told now.
+    pub(crate) fn failed(&mut self, id: &PlanId, now: Mono) -> bool {
+        let Some(entry) = self.0.get_mut(id) else { return false };
+        let is_due = entry.failure_told.is_none_or(|told| now.since(told) >= FAILURE_EVERY);
+        if is_due {
+            entry.failure_told = Some(now);
+        }
+        is_due
     }
 
     /// What they want now. While the wall clock is not to be trusted: nothing.
