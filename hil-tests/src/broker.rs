@@ -87,6 +87,26 @@ impl Broker {
         }
     }
 
+    /// Send it a signal by name: `HUP` reads the ACL again, `STOP` and `CONT` make it hang for a while.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("the broker runs").id();
+        assert!(Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap().success());
+    }
+
+    /// Change its rules while it runs.
+    ///
+    /// # Panics
+    /// When it was not started with rules.
+    pub fn set_acl(&self, text: &str) {
+        let file = self.folder.join("acl");
+        assert!(file.is_file(), "start it with rules");
+        std::fs::write(file, text).unwrap();
+        self.signal("HUP");
+    }
+
     /// Where it is, as derd's `url`.
     #[must_use]
     pub fn url(&self) -> String {
@@ -142,6 +162,7 @@ impl Broker {
                     topic: text("topic"),
                     retained: value["retain"] == 1,
                     json: serde_json::from_str(&payload).unwrap_or(Value::Null),
+                    properties: value["properties"].clone(),
                     payload,
                 };
                 sink.lock().unwrap().push(message);
@@ -190,6 +211,8 @@ pub struct Message {
     pub payload: String,
     /// Its payload as JSON, else null.
     pub json: Value,
+    /// Its MQTT 5 properties, as mosquitto_sub names them.
+    pub properties: Value,
 }
 
 /// A listener.

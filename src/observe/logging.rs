@@ -71,6 +71,10 @@ impl log::Log for FromLog {
     }
 
     fn log(&self, record: &log::Record) {
+        // It warns of each publish that a broker refuses; the uplink says so once per topic.
+        if record.level() == log::Level::Warn && record.target().starts_with("rumqttc") {
+            return;
+        }
         match record.level() {
             log::Level::Error => tracing::error!(library = record.target(), "{}", record.args()),
             log::Level::Warn => tracing::warn!(library = record.target(), "{}", record.args()),

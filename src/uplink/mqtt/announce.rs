@@ -4,6 +4,9 @@ use super::topics::Topics;
 use crate::model::{ClockState, DeviceInfo, DeviceSpec, DeviceStatus, FailSafe, GatewayId, Point, Timestamp};
 use serde_json::{Value, json};
 
+/// Where Home Assistant looks.
+pub(super) const DISCOVERY: &str = "homeassistant/";
+
 /// The last will, and what is said before an orderly end.
 pub(super) const OFFLINE: &str = r#"{"state":"offline"}"#;
 
@@ -107,7 +110,7 @@ pub(super) fn discovery(
             "sw_version": info.firmware,
         },
     });
-    Some((format!("homeassistant/sensor/{unique}/config"), payload.to_string()))
+    Some((format!("{DISCOVERY}sensor/{unique}/config"), payload.to_string()))
 }
 
 #[cfg(test)]

@@ -85,8 +85,14 @@ impl Refusals {
             .collect()
     }
 
-    /// A new connection: everything may be tried again.
-    pub(super) fn retry_all(&mut self) {
+    /// Nothing will be sent there again until somebody asks for it: no word about it any more.
+    pub(super) fn forget(&mut self, topic: &str) {
+        self.topics.remove(topic);
+    }
+
+    /// A new connection: everything may be tried again. Of topics that are not `ours` there is no word any more.
+    pub(super) fn retry_all(&mut self, ours: impl Fn(&str) -> bool) {
+        self.topics.retain(|topic, _| ours(topic));
         for refusal in self.topics.values_mut() {
             refusal.until = None;
         }
@@ -120,7 +126,8 @@ mod tests {
         assert_eq!(refusals.rested(Mono::from_ms(15_000)), ["a"]);
         assert!(!refusals.rests("a"));
         assert!(!refusals.refused("a", "not authorised", false, Mono::from_ms(15_001)), "still once");
-        refusals.retry_all();
+        refusals.refused("reply", "not authorised", false, Mono::from_ms(15_001));
+        refusals.retry_all(|topic| topic == "a");
         assert!(refusals.taken("a", Mono::from_ms(15_002)), "the end is told");
         assert_eq!(refusals.error(), None);
     }
@@ -150,6 +157,10 @@ mod tests {
         refusals.refused("q", "quota exceeded", true, Mono::from_ms(0));
         assert!(refusals.taken("b", Mono::from_ms(1000)));
         assert_eq!(refusals.rested(Mono::from_ms(1000)), ["a", "c"], "but not the quota's");
+        for topic in ["a", "c", "q"] {
+            refusals.forget(topic);
+        }
+        assert_eq!(refusals.error(), None);
     }
 
     #[test]

@@ -37,6 +37,8 @@ const GOOD_AFTER: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_millis(1500);
 /// How often a refused subscription is tried again.
 const SUBSCRIBE_EVERY: Duration = Duration::from_secs(60);
+/// After this people are told that a broker acknowledges nothing.
+const SILENT: Duration = Duration::from_secs(15);
 /// A broker that acknowledges nothing for so many keep alives is given up.
 const SILENT_KEEP_ALIVES: u32 = 3;
 
@@ -113,7 +115,8 @@ impl<'a> Session<'a> {
         // The listener was there before: whatever gets a row from here on will be heard.
         core.telemetry.connected(RowNo(core.parts.store.next_row.load(Ordering::SeqCst)));
         core.outbox.connected();
-        core.refusals.retry_all();
+        let Core { refusals, topics, .. } = &mut *core;
+        refusals.retry_all(|topic| topics.is_ours(topic));
         let mut session = Self {
             incoming: Incoming::new(core.topics.clone(), Origin { uplink: name, ranks }),
             core,
@@ -235,7 +238,9 @@ impl<'a> Session<'a> {
         self.desk.tell_now |= self.is_stopping;
         self.desk.begin(self.core, !self.is_stopping);
         let is_behind = self.core.telemetry.has_backlog() || self.sender.count(batches) > 0;
-        let error = self.deaf.clone().or_else(|| self.core.refusals.error());
+        let silent = self.core.parts.clock.mono().since(self.last_heard) > SILENT;
+        let silent = silent.then(|| "the broker acknowledges nothing at the moment".to_owned());
+        let error = silent.or_else(|| self.deaf.clone()).or_else(|| self.core.refusals.error());
         self.core.say(|s| {
             s.mode = if is_behind { UplinkMode::CatchUp } else { UplinkMode::Live };
             s.error = error;
@@ -392,9 +397,12 @@ impl<'a> Session<'a> {
     fn keep_house(&mut self, turns: u64) -> bool {
         let now = self.core.parts.clock.mono();
         self.desk.rests = false;
-        self.statements.refresh(&self.core.parts, &self.core.topics);
         let rested = self.core.refusals.rested(now);
         if !rested.is_empty() {
+            for topic in rested.iter().filter(|topic| !self.core.topics.is_ours(topic)) {
+                self.core.refusals.forget(topic);
+            }
+            self.statements.say_again(&rested, &self.core.parts, &self.core.topics);
             for (spec, _) in &self.core.parts.devices {
                 if rested.contains(&self.core.topics.device(&spec.id, "backfill")) {
                     self.core.telemetry.retry(&spec.id);
@@ -402,6 +410,7 @@ impl<'a> Session<'a> {
             }
             self.core.outbox.retry();
         }
+        self.statements.refresh(&self.core.parts, &self.core.topics);
         if self.deaf.is_some() && turns.is_multiple_of(SUBSCRIBE_EVERY.as_secs()) {
             self.subscribe();
         }

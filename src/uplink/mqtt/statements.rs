@@ -50,6 +50,22 @@ impl Statements {
         self.queue.pop_front()
     }
 
+    /// The broker refused these topics and may be tried again: what belongs there is said again by the next
+    /// [`Self::refresh`].
+    pub(super) fn say_again(&mut self, refused: &[String], parts: &MqttParts, topics: &Topics) {
+        if refused.contains(&topics.status()) {
+            self.clock = None;
+        }
+        for ((spec, _), said) in parts.devices.iter().zip(&mut self.infos) {
+            if refused.contains(&topics.device(&spec.id, "info")) {
+                *said = None;
+            }
+        }
+        if refused.iter().any(|topic| topic.starts_with(announce::DISCOVERY)) {
+            self.discovered.clear();
+        }
+    }
+
     /// It could not be said now.
     pub(super) fn put_back(&mut self, statement: (String, String)) {
         self.queue.push_front(statement);

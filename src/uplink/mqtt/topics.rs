@@ -74,6 +74,12 @@ impl Topics {
         }
     }
 
+    /// Is it one of our own, and not a sender's response topic.
+    pub(super) fn is_ours(&self, topic: &str) -> bool {
+        topic.strip_prefix(&self.root).is_some_and(|rest| rest.starts_with('/'))
+            || topic.starts_with(super::announce::DISCOVERY)
+    }
+
     /// May an answer go to this topic: no wildcard, not empty, not one that we listen to ourselves or that says who we are.
     pub(super) fn may_reply_to(&self, topic: &str) -> bool {
         !topic.is_empty()
@@ -82,7 +88,7 @@ impl Topics {
             && !topic.starts_with('$')
             && self.parse(topic.as_bytes()).is_none()
             && topic != self.status()
-            && !topic.starts_with("homeassistant/")
+            && !topic.starts_with(super::announce::DISCOVERY)
     }
 }
 
@@ -136,6 +142,11 @@ mod tests {
             assert!(!t.may_reply_to(bad), "{bad}");
         }
         assert_eq!(t.plan_result("a/b"), None);
+        for (topic, ours) in
+            [("derd/gw-1/status", true), ("derd/gw-12/x", false), ("homeassistant/x", true), ("a", false)]
+        {
+            assert_eq!(t.is_ours(topic), ours, "{topic}");
+        }
         assert_eq!(t.plan_result("p1").as_deref(), Some("derd/gw-1/plan/p1/result"));
     }
 
