@@ -86,9 +86,23 @@ fn a_device_must_be_whole() {
 }
 
 #[test]
+fn no_fault_shows_a_secret() {
+    let text = "[web]\npassword = \"geheim\"\nlisten = \"geheimer\"\n[[uplink]]\nkind = \"mqtt\"\npassword = \"geheim\"\n\
+                api_key = \"geheim\"\nurl = \"mqtts://me:geheim@broker\"\n[[device]]\nid = \"a\"\n\
+                link = \"tcp://me:geheim@10.0.0.1\"\n[device.control]\nclient_secret = \"geheim\"\n";
+    let found = faults(text);
+    assert!(!found.iter().any(|f| f.contains("geheim") && !f.contains("web.listen")), "{}", found.join("\n"));
+    assert!(found.iter().any(|f| f.contains("web.password = (hidden): unknown key")), "{}", found.join("\n"));
+    assert!(found.iter().any(|f| f.contains("such as 127.0.0.1:8080")), "{}", found.join("\n"));
+}
+
+#[test]
 fn devices_must_fit_each_other_and_their_profiles() {
     let twice = format!("{DEVICE}{DEVICE}");
     assert!(faults(&twice)[0].contains("another device has this id"));
+    // Also when the first of them has a fault of its own.
+    let twice = format!("{}{DEVICE}", DEVICE.replace("inverter", "invertr"));
+    assert!(faults(&twice).iter().any(|f| f.contains("another device has this id")), "{:?}", faults(&twice));
     let wrong_kind = DEVICE.replace("inverter", "charger");
     assert!(faults(&wrong_kind)[0].contains("profile `sunspec` is for:"), "{:?}", faults(&wrong_kind));
     let wrong_link = DEVICE.replace("tcp://10.0.0.1:502", "http://10.0.0.1");
