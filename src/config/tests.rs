@@ -139,7 +139,7 @@ fn files_add_up_and_the_environment_wins() {
     let s = load(&[("DERD__SITE__NAME", "env"), ("DERD_SOCKET", "x"), ("DERD__WEB__LISTEN", "127.0.0.1:9")]).unwrap();
     assert_eq!((s.site.name.as_str(), s.web.listen.port()), ("env", 9));
     let bad = load(&[("DERD__SITE__PHASES", "2")]).unwrap_err();
-    assert_eq!(bad[0].to_string(), "environment: site.phases = 2: must be 1 or 3");
+    assert_eq!(bad[0].to_string(), "environment DERD__SITE__PHASES: site.phases = 2: must be 1 or 3");
     std::fs::write(conf_d.join("30.toml"), DEVICE).unwrap();
     let bad = load(&[]).unwrap_err();
     assert!(bad[0].source.ends_with("30.toml") && bad[0].reason.contains("another device"), "{bad:?}");
