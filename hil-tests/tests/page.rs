@@ -1,7 +1,7 @@
 //! The demo's page in a real browser: headless Chromium, driven through chromedriver's HTTP API.
 //!
 //! `DERD_SCREENSHOT=FILE` saves a picture of the page, 1280 px wide.
-#![expect(clippy::disallowed_methods, reason = "end-to-end tests live in real time")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 use hil_tests::{Daemon, derd_binary, eventually, free_port, wait_for};
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
 //! The meter that most homes have, on a serial line: pymodbus serves the vendor's register table over Modbus RTU.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use hil_tests::{Daemon, Framing, ModbusPeer, SerialLine, cli, eventually, wait_for};
 use serde_json::Value;

@@ -56,12 +56,13 @@ pub(super) fn schedule(args: &ScheduleArgs) -> Result<(), Failure> {
             for plan in &all {
                 let word = |key: &str| plan.get(key).and_then(Value::as_str).unwrap_or("-");
                 out::say(&format!(
-                    "{:20} {:12} {:7} now: {:16} next change: {}",
+                    "{:18} {:10} {:7} now: {:12} until {}",
                     word("id"),
                     word("device"),
                     word("kind"),
                     word("active"),
-                    word("next_change")
+                    // To the minute: the line stays within 80 columns.
+                    word("next_change").get(..16).map_or_else(|| "-".to_owned(), |minute| format!("{minute}Z"))
                 ));
             }
             Ok(())

@@ -120,7 +120,13 @@ pub fn check(mut layers: Layers, profiles: &Catalogue) -> Result<Settings, Vec<F
     faults.extend(store.done());
 
     let mut web = root.table("web");
-    let listen = web.parsed::<SocketAddr>("listen");
+    let listen = web.text("listen").and_then(|text| {
+        let address = text.parse::<SocketAddr>().ok();
+        if address.is_none() {
+            web.fault("listen", &text, "must be an address and a port, such as 127.0.0.1:8080 or 0.0.0.0:8080");
+        }
+        address
+    });
     let password_file = web.path("password_file");
     faults.extend(web.done());
     // The lists were taken out before the layers were merged; asking for them makes their names known.
@@ -134,6 +140,8 @@ pub fn check(mut layers: Layers, profiles: &Catalogue) -> Result<Settings, Vec<F
     let mut devices: Vec<DeviceSpec> = Vec::new();
     let mut links: Vec<LinkPace> = Vec::new();
     let mut mqtt: Vec<MqttConfig> = Vec::new();
+    // Of all devices, also of those that have faults.
+    let mut ids: Vec<DeviceId> = Vec::new();
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     for (list, source, entry) in &lists {
         let count = counts.entry(list.as_str()).or_default();
@@ -145,7 +153,7 @@ pub fn check(mut layers: Layers, profiles: &Catalogue) -> Result<Settings, Vec<F
         let here = |_: &str| source.clone();
         let reader = Reader::new(entry.clone(), &label, &here);
         match list.as_str() {
-            "device" => devices.extend(device(reader, &devices, profiles, &mut faults)),
+            "device" => devices.extend(device(reader, &devices, &mut ids, profiles, &mut faults)),
             "link" => links.extend(link(reader, &links, &mut faults)),
             _ => mqtt.extend(uplink(reader, &mqtt, &mut faults)),
         }
@@ -201,14 +209,16 @@ fn site(mut reader: Reader<'_>, faults: &mut Vec<Fault>) -> SiteSpec {
 fn device(
     mut reader: Reader<'_>,
     before: &[DeviceSpec],
+    ids: &mut Vec<DeviceId>,
     profiles: &Catalogue,
     faults: &mut Vec<Fault>,
 ) -> Option<DeviceSpec> {
     let id = reader.parsed::<DeviceId>("id");
-    if let Some(id) = &id
-        && before.iter().any(|d| d.id == *id)
-    {
-        reader.fault("id", id.as_str(), "another device has this id");
+    if let Some(id) = &id {
+        if ids.contains(id) {
+            reader.fault("id", id.as_str(), "another device has this id");
+        }
+        ids.push(id.clone());
     }
     let kinds: Vec<&str> = [DeviceKind::Inverter, DeviceKind::Battery, DeviceKind::Charger, DeviceKind::Meter]
         .map(DeviceKind::as_str)

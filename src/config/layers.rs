@@ -20,6 +20,8 @@ pub enum Source {
     File(PathBuf),
     /// A text made in the process, such as the demo's.
     Text(&'static str),
+    /// A variable of the environment.
+    Variable(String),
 }
 
 impl std::fmt::Display for Source {
@@ -27,6 +29,7 @@ impl std::fmt::Display for Source {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Text(name) => f.write_str(name),
+            Self::Variable(name) => write!(f, "environment {name}"),
         }
     }
 }
@@ -141,8 +144,8 @@ impl Layers {
     /// Which layer said a key (`site.name`), the last that did.
     pub(super) fn source_of(&self, key: &str) -> Source {
         let wanted = format!("DERD__{}", key.replace('.', "__"));
-        if self.env.keys().any(|k| k.eq_ignore_ascii_case(&wanted)) {
-            return Source::Text("environment");
+        if let Some(name) = self.env.keys().find(|k| k.eq_ignore_ascii_case(&wanted)) {
+            return Source::Variable(name.clone());
         }
         self.files
             .iter()

@@ -93,6 +93,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn fault(&mut self, key: &str, value: &str, reason: &str) {
         let full = self.full(key);
+        let value = if is_secret(key, value) { "(hidden)" } else { value };
         self.faults.push(Fault::new(&(self.source)(&full), &full, value, reason));
     }
 
@@ -248,6 +249,16 @@ impl<'a> Reader<'a> {
         }
         self.faults
     }
+}
+
+/// Would showing the value of a key give a secret away: faults are printed, logged and pasted into forums.
+fn is_secret(key: &str, value: &str) -> bool {
+    let has_login = value
+        .split_once("://")
+        .is_some_and(|(_, rest)| rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')));
+    let names_a_file = key.ends_with("_file");
+    let words = ["pass", "secret", "token", "key", "pin", "credential"];
+    has_login || !value.is_empty() && !names_a_file && words.iter().any(|word| key.to_ascii_lowercase().contains(word))
 }
 
 /// The nearest of some names, when it is near enough to be meant.

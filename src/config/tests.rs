@@ -86,9 +86,23 @@ fn a_device_must_be_whole() {
 }
 
 #[test]
+fn no_fault_shows_a_secret() {
+    let text = "[web]\npassword = \"geheim\"\nlisten = \"geheimer\"\n[[uplink]]\nkind = \"mqtt\"\npassword = \"geheim\"\n\
+                api_key = \"geheim\"\nurl = \"mqtts://me:geheim@broker\"\n[[device]]\nid = \"a\"\n\
+                link = \"tcp://me:geheim@10.0.0.1\"\n[device.control]\nclient_secret = \"geheim\"\n";
+    let found = faults(text);
+    assert!(!found.iter().any(|f| f.contains("geheim") && !f.contains("web.listen")), "{}", found.join("\n"));
+    assert!(found.iter().any(|f| f.contains("web.password = (hidden): unknown key")), "{}", found.join("\n"));
+    assert!(found.iter().any(|f| f.contains("such as 127.0.0.1:8080")), "{}", found.join("\n"));
+}
+
+#[test]
 fn devices_must_fit_each_other_and_their_profiles() {
     let twice = format!("{DEVICE}{DEVICE}");
     assert!(faults(&twice)[0].contains("another device has this id"));
+    // Also when the first of them has a fault of its own.
+    let twice = format!("{}{DEVICE}", DEVICE.replace("inverter", "invertr"));
+    assert!(faults(&twice).iter().any(|f| f.contains("another device has this id")), "{:?}", faults(&twice));
     let wrong_kind = DEVICE.replace("inverter", "charger");
     assert!(faults(&wrong_kind)[0].contains("profile `sunspec` is for:"), "{:?}", faults(&wrong_kind));
     let wrong_link = DEVICE.replace("tcp://10.0.0.1:502", "http://10.0.0.1");
@@ -125,7 +139,7 @@ fn files_add_up_and_the_environment_wins() {
     let s = load(&[("DERD__SITE__NAME", "env"), ("DERD_SOCKET", "x"), ("DERD__WEB__LISTEN", "127.0.0.1:9")]).unwrap();
     assert_eq!((s.site.name.as_str(), s.web.listen.port()), ("env", 9));
     let bad = load(&[("DERD__SITE__PHASES", "2")]).unwrap_err();
-    assert_eq!(bad[0].to_string(), "environment: site.phases = 2: must be 1 or 3");
+    assert_eq!(bad[0].to_string(), "environment DERD__SITE__PHASES: site.phases = 2: must be 1 or 3");
     std::fs::write(conf_d.join("30.toml"), DEVICE).unwrap();
     let bad = load(&[]).unwrap_err();
     assert!(bad[0].source.ends_with("30.toml") && bad[0].reason.contains("another device"), "{bad:?}");

@@ -148,7 +148,7 @@ fn authenticate(login: &Login, peer: IpAddr, app: &App, request: &Request) -> Re
         return Ok(());
     }
     if let Some(password) = basic_password(request.headers()) {
-        return match check(login, &password, peer, app) {
+        return match check(login, &password, peer, BASIC, app) {
             Ok(()) => Ok(()),
             Err(fault) => Err(Box::new(fault.into_response())),
         };
@@ -157,21 +157,25 @@ fn authenticate(login: &Login, peer: IpAddr, app: &App, request: &Request) -> Re
     if path == "/" {
         return Err(Box::new(Redirect::to("/login").into_response()));
     }
-    // A browser's script must not make the browser ask: the page has its own login.
-    let is_script = request.headers().get("sec-fetch-mode").is_some_and(|m| m != "navigate");
-    let scheme = if is_script { "Page realm=\"derd\"" } else { "Basic realm=\"derd\", charset=\"UTF-8\"" };
+    // A browser must not ask by itself: the page has its own login. (Browsers send `sec-fetch-mode` over TLS only.)
+    let agent = request.headers().get(header::USER_AGENT).and_then(|a| a.to_str().ok());
+    let scheme = if agent.is_some_and(|a| a.starts_with("Mozilla/")) { PAGE } else { BASIC };
     let fault = Fault::new(StatusCode::UNAUTHORIZED, "log in first: the password is shown by `sudo derd password`");
     Err(Box::new(fault.header(header::WWW_AUTHENTICATE, scheme).into_response()))
 }
 
-/// Look at a password, with the brake.
-pub(super) fn check(login: &Login, password: &str, peer: IpAddr, app: &App) -> Result<(), Fault> {
+/// What a 401 asks for: HTTP Basic makes a browser open its own question, the other leaves it to the page.
+pub(super) const BASIC: &str = "Basic realm=\"derd\", charset=\"UTF-8\"";
+pub(super) const PAGE: &str = "Page realm=\"derd\"";
+
+/// Look at a password, with the brake. `scheme` is what a wrong one is told to use.
+pub(super) fn check(login: &Login, password: &str, peer: IpAddr, scheme: &'static str, app: &App) -> Result<(), Fault> {
     match login.check(password, peer, app.clock.mono()) {
         Checked::Good => Ok(()),
         Checked::Wrong => {
             tracing::warn!(peer = %peer, "wrong password for the page");
             Err(Fault::new(StatusCode::UNAUTHORIZED, "the password is wrong: `sudo derd password` shows it")
-                .header(header::WWW_AUTHENTICATE, "Basic realm=\"derd\", charset=\"UTF-8\""))
+                .header(header::WWW_AUTHENTICATE, scheme))
         }
         Checked::Braked => {
             Err(Fault::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong passwords from this address: wait a minute")

@@ -271,7 +271,7 @@ pub(super) async fn log_in(
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let password = body.get("password").and_then(Value::as_str).unwrap_or_default();
-    guard::check(login, password.trim(), remote.ip(), &app)?;
+    guard::check(login, password.trim(), remote.ip(), guard::PAGE, &app)?;
     let Some(token) = login.open_session(app.clock.mono()) else {
         return Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random numbers"));
     };
@@ -290,9 +290,9 @@ pub(super) fn log_in_basic(
     let Some(password) = guard::basic_password(&headers) else {
         let fault =
             Fault::new(StatusCode::UNAUTHORIZED, "log in: any user name, and the password of `sudo derd password`");
-        return ready(Err(fault.header(header::WWW_AUTHENTICATE, "Basic realm=\"derd\", charset=\"UTF-8\"")));
+        return ready(Err(fault.header(header::WWW_AUTHENTICATE, guard::BASIC)));
     };
-    ready(guard::check(login, &password, remote.ip(), &app).map(|()| {
+    ready(guard::check(login, &password, remote.ip(), guard::BASIC, &app).map(|()| {
         let session =
             login.open_session(app.clock.mono()).map(|t| [(header::SET_COOKIE, cookie(&t, auth::SESSION_LIFE))]);
         (session, Redirect::to("/")).into_response()

@@ -395,7 +395,11 @@ async fn off_loopback_everything_but_healthz_needs_the_login() {
             .header("content-type", "application/json")
             .body(serde_json::json!({ "password": password }).to_string())
     };
-    assert_eq!(ask(log_in("wrong")).await.0, 401);
+    // A browser must not open its own question over the page's.
+    let (code, headers, _) = ask(log_in("wrong")).await;
+    assert_eq!((code, headers["www-authenticate"].to_str().unwrap().starts_with("Page ")), (401, true));
+    let (code, headers, _) = ask(rig.client.get(&status).header("user-agent", "Mozilla/5.0 (X11)")).await;
+    assert_eq!((code, headers["www-authenticate"].to_str().unwrap().starts_with("Page ")), (401, true));
     let (code, headers, _) = ask(log_in(&password)).await;
     assert_eq!(code, 204);
     let cookie = headers["set-cookie"].to_str().unwrap();
