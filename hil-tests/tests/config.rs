@@ -68,6 +68,23 @@ fn client_commands_need_no_certificates() {
 }
 
 #[test]
+fn a_taken_port_costs_the_page_and_nothing_else_until_it_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let config = format!("[gateway]\ndata_dir = {:?}\n[web]\nlisten = \"127.0.0.1:{port}\"\n", folder.path());
+    let daemon = Daemon::start(folder.path(), &config);
+    assert!(daemon.get("/healthz").contains("ok"), "the socket answers");
+    assert!(daemon.log().contains("no page"), "{}", daemon.log());
+    drop(taken);
+    hil_tests::eventually("the page comes when the port is free", std::time::Duration::from_secs(15), || {
+        let out = Command::new("curl").args(["-sS", &format!("http://127.0.0.1:{port}/healthz")]).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).contains("ok")
+    });
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
 fn without_a_device_the_page_says_what_to_do_next() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(

@@ -69,6 +69,18 @@ fn a_device_that_was_off_for_half_a_minute_comes_back_and_never_slows_the_others
     assert!(events.contains("device_offline"), "{events}");
 }
 
+#[test]
+fn probe_tells_a_battery_from_an_inverter_and_a_meter() {
+    let home = Home::start(HomeOptions::default(), Clock::system()).unwrap();
+    for device in home.devices() {
+        let out = cli(&["probe", "--link", &device.link, "--json"], None);
+        assert_eq!(out.code, Some(0), "{}: {}", device.id, out.stderr);
+        let found: Value = serde_json::from_str(&out.stdout).unwrap();
+        assert_eq!(found["kind"], device.kind.as_str(), "{}", device.id);
+        assert_eq!(found["profile"], device.profile, "{}", device.id);
+    }
+}
+
 /// The Modbus server is pymodbus; the registers are those of a real inverter; the values stand in the recording's source.
 #[test]
 fn probe_reads_a_recorded_inverter_from_a_server_that_is_not_ours() {

@@ -79,6 +79,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Tell systemd that the daemon is ready, and feed its watchdog.
     pub notify: bool,
+    /// Do not start when the page's address is taken, instead of going on without the page.
+    pub must_listen: bool,
 }
 
 /// A running daemon.
@@ -228,6 +230,7 @@ pub async fn start(
             listen: settings.web.listen,
             password_file: settings.web.password_file.clone().unwrap_or_else(|| settings.data_dir.join("web.password")),
             socket: options.socket,
+            must_listen: options.must_listen,
         },
         board: board.clone(),
         store: store.clone(),

@@ -92,7 +92,7 @@ pub(super) fn demo(args: &DemoArgs) -> Result<(), Failure> {
     })?;
 
     let result = runtime.block_on(async {
-        let options = Options { socket: socket.clone(), notify: false };
+        let options = Options { socket: socket.clone(), notify: false, must_listen: true };
         let running = app::start(settings, &profiles, clock, options).await.map_err(|e| start_failure(args, &e))?;
         let where_to_look = format!(
             "The page: http://{}/\nFrom another terminal: {} status --socket {}",

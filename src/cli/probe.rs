@@ -100,6 +100,7 @@ async fn find(args: &ProbeArgs, candidates: &[Arc<Profile>], kind: Option<Device
         Err(_) => {}
     }
     let mut whys = Vec::new();
+    let mut found: Option<Found> = None;
     for profile in candidates {
         for kind in profile.kinds().iter().copied().filter(|k| kind.is_none_or(|wanted| wanted == *k)) {
             let spec = spec(args, profile.name(), kind)?;
@@ -109,12 +110,19 @@ async fn find(args: &ProbeArgs, candidates: &[Arc<Profile>], kind: Option<Device
                 Ok((_, points)) if points.iter().all(|(_, f)| f.is_err()) => {
                     whys.push(format!("{} as {kind}: no value at all", profile.name()));
                 }
-                Ok((info, points)) => return Ok(Found { profile: profile.name().to_owned(), kind, info, points }),
+                Ok((info, points)) => {
+                    // A battery with an inverter of its own answers as both: what tells them apart is the state of charge.
+                    let has_soc = points.iter().any(|(p, f)| *p == Point::SocPct && f.is_ok());
+                    let better = found.is_none() || (kind == DeviceKind::Battery && has_soc);
+                    if better {
+                        found = Some(Found { profile: profile.name().to_owned(), kind, info, points });
+                    }
+                }
                 Err(why) => whys.push(format!("{} as {kind}: {why}", profile.name())),
             }
         }
     }
-    Err(Failure::Failed(format!("{} unit {}: {}", args.link, args.unit, whys.join("; "))))
+    found.ok_or_else(|| Failure::Failed(format!("{} unit {}: {}", args.link, args.unit, whys.join("; "))))
 }
 
 fn spec(args: &ProbeArgs, profile: &str, kind: DeviceKind) -> Result<DeviceSpec, Failure> {

@@ -29,7 +29,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let runtime = runtime()?;
     runtime.block_on(async {
         let shutdown = on_signal()?;
-        let options = Options { socket: args.socket.clone(), notify: true };
+        let options = Options { socket: args.socket.clone(), notify: true, must_listen: false };
         let running = app::start(settings, &profiles, Clock::system(), options).await.map_err(Failure::failed)?;
         running.run(shutdown).await.map_err(Failure::failed)
     })

@@ -24,6 +24,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// After a failed accept (no file descriptors left): time for some to come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
+/// An address that is taken (or whose interface is not up yet) is tried again after this time.
+const BIND_AGAIN: Duration = Duration::from_secs(5);
+
 /// Who is on the other side of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peer {
@@ -33,13 +36,12 @@ pub(super) enum Peer {
     Tcp { local: SocketAddr, remote: SocketAddr },
 }
 
-pub(super) fn bind_tcp(address: SocketAddr) -> Result<TcpListener, WebError> {
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    };
-    bind().map_err(|reason| WebError::Listen { address, reason })
+/// Listen there: the listener, and the address that was really bound.
+pub(super) fn bind_tcp(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let bound = listener.local_addr()?;
+    Ok((TcpListener::from_std(listener)?, bound))
 }
 
 /// Bind the Unix socket with mode 0660. A socket file that nobody answers on is replaced.
@@ -97,12 +99,18 @@ pub(super) struct Door {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
+    /// An address that could not be listened on yet: it is tried again until it can.
+    Waiting(SocketAddr),
     Unix(UnixListener),
 }
 
 impl Door {
     pub(super) fn tcp(listener: TcpListener) -> Self {
         Self { socket: Socket::Tcp(listener), room: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
+    }
+
+    pub(super) fn waiting(address: SocketAddr) -> Self {
+        Self { socket: Socket::Waiting(address), room: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 
     pub(super) fn unix(listener: UnixListener) -> Self {
@@ -118,6 +126,7 @@ impl Door {
                 socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
                 Ok((Pipe::Tcp(stream), Peer::Tcp { local, remote }))
             }
+            Socket::Waiting(address) => Err(std::io::Error::new(std::io::ErrorKind::NotConnected, address.to_string())),
             Socket::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Pipe::Unix(stream), Peer::Local))
@@ -131,6 +140,15 @@ impl Listener for Door {
     type Addr = Peer;
 
     async fn accept(&mut self) -> (Visit, Peer) {
+        while let Socket::Waiting(address) = self.socket {
+            match bind_tcp(address) {
+                Ok((listener, _)) => {
+                    tracing::info!(%address, "the page is there");
+                    self.socket = Socket::Tcp(listener);
+                }
+                Err(_) => tokio::time::sleep(BIND_AGAIN).await,
+            }
+        }
         let seat = loop {
             match Arc::clone(&self.room).acquire_owned().await {
                 Ok(seat) => break seat,
@@ -151,6 +169,7 @@ impl Listener for Door {
     fn local_addr(&self) -> std::io::Result<Peer> {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(|local| Peer::Tcp { local, remote: local }),
+            Socket::Waiting(address) => Ok(Peer::Tcp { local: *address, remote: *address }),
             Socket::Unix(_) => Ok(Peer::Local),
         }
     }

@@ -47,6 +47,9 @@ pub struct WebSettings {
     pub password_file: PathBuf,
     /// The Unix socket of the command line, mode 0660; needs no password. Its folder must exist.
     pub socket: PathBuf,
+    /// Is an address that cannot be listened on a reason not to start. A daemon goes on without its page and tries again:
+    /// the house matters more.
+    pub must_listen: bool,
 }
 
 impl Default for WebSettings {
@@ -55,6 +58,7 @@ impl Default for WebSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             password_file: PathBuf::from("/var/lib/derd/web.password"),
             socket: PathBuf::from("/run/derd/derd.sock"),
+            must_listen: false,
         }
     }
 }
@@ -97,8 +101,15 @@ impl WebHandle {
 /// # Errors
 /// [`WebError`]: what could not be bound or made, and why.
 pub fn create(parts: WebParts) -> Result<(WebHandle, WebTask), WebError> {
-    let tcp = listen::bind_tcp(parts.settings.listen)?;
-    let address = tcp.local_addr().map_err(|reason| WebError::Listen { address: parts.settings.listen, reason })?;
+    let wanted = parts.settings.listen;
+    let (tcp, address) = match listen::bind_tcp(wanted) {
+        Ok((listener, address)) => (listen::Door::tcp(listener), address),
+        Err(reason) if parts.settings.must_listen => return Err(WebError::Listen { address: wanted, reason }),
+        Err(reason) => {
+            tracing::error!(address = %wanted, %reason, "no page: something else listens there? It is tried again for ever");
+            (listen::Door::waiting(wanted), wanted)
+        }
+    };
     let login = if address.ip().is_loopback() {
         None
     } else {

@@ -4,7 +4,7 @@ use super::listen::{Door, Peer, SocketFile};
 use super::routes::{App, router};
 use crate::runtime::{Exit, Shutdown};
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::time::MissedTickBehavior;
 
 /// A live status goes out at most this often.
@@ -16,7 +16,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct WebTask {
     pub(super) app: App,
-    pub(super) tcp: TcpListener,
+    pub(super) tcp: Door,
     pub(super) unix: UnixListener,
     pub(super) socket: SocketFile,
 }
@@ -29,7 +29,7 @@ impl WebTask {
         let wait = |mut shutdown: Shutdown| async move { shutdown.wait().await };
         let doors = async {
             tokio::join!(
-                axum::serve(Door::tcp(tcp), service.clone()).with_graceful_shutdown(wait(shutdown.clone())),
+                axum::serve(tcp, service.clone()).with_graceful_shutdown(wait(shutdown.clone())),
                 axum::serve(Door::unix(unix), service).with_graceful_shutdown(wait(shutdown.clone())),
             )
         };

@@ -108,6 +108,7 @@ pub(super) fn start(devices: Vec<DeviceSpec>, listen: &str) -> Rig {
         listen: listen.parse().unwrap(),
         password_file: dir.path().join("web.password"),
         socket: dir.path().join("derd.sock"),
+        must_listen: true,
     };
     let (password, socket) = (settings.password_file.clone(), settings.socket.clone());
     let commands_handle = CommandHandle { commands: commands_tx, plans: plans_tx, summaries };
@@ -121,31 +122,6 @@ pub(super) fn start(devices: Vec<DeviceSpec>, listen: &str) -> Rig {
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let base = format!("http://127.0.0.1:{}", handle.address().port());
     Rig { hands, base, password, socket, switch, tasks, commands, plans, client, summaries: summary_tx, _dir: dir }
-}
-
-/// For screenshots: `cargo test --lib web::tests::show -- --ignored`, then open the address it writes to `DERD_SHOW`.
-#[tokio::test]
-#[ignore = "serves a page of made-up values until it is stopped"]
-async fn show() {
-    let mut specs = home();
-    for spec in &mut specs {
-        spec.profile = match spec.kind {
-            DeviceKind::Charger => "go-e/charger",
-            DeviceKind::Meter => "eastron/sdm630",
-            _ => "sunspec",
-        }
-        .into();
-    }
-    let is_empty = std::env::var_os("DERD_SHOW_EMPTY").is_some();
-    let rig = start(
-        if is_empty { vec![] } else { specs },
-        &std::env::var("DERD_SHOW_LISTEN").unwrap_or("127.0.0.1:0".into()),
-    );
-    std::fs::write(std::env::var("DERD_SHOW").unwrap(), &rig.base).unwrap();
-    if !is_empty {
-        rig.fill();
-    }
-    std::future::pending::<()>().await;
 }
 
 impl Rig {
