@@ -1,13 +1,11 @@
 //! One link per address, whatever the number of devices behind it; and settings from configuration to rooms.
 
 use super::cursor_names;
-use crate::config::{MqttConfig, Settings};
+use crate::config::Settings;
 use crate::link::{self, Address, LinkHandle, LinkTask};
 use crate::profile::{Catalogue, Pace};
 use crate::runtime::Clock;
 use crate::store::StoreSettings;
-use crate::uplink::mqtt::MqttSettings;
-use crate::uplink::{Cadence, Secret};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -52,22 +50,6 @@ impl<'a> Links<'a> {
 /// One spelling of an address: `tcp://h` is `tcp://h:502`.
 fn canonical(url: &str) -> String {
     Address::parse(url).map_or_else(|_| url.to_owned(), |a| a.to_string())
-}
-
-pub(super) fn mqtt_settings(config: &MqttConfig) -> MqttSettings {
-    MqttSettings {
-        name: config.name.clone(),
-        url: config.url.clone(),
-        ca_file: config.ca_file.clone(),
-        client_cert_file: config.client_cert_file.clone(),
-        client_key_file: config.client_key_file.clone(),
-        username: config.username.clone(),
-        password: config.password.as_ref().map(|p| Secret::new(p.reveal().to_owned())),
-        telemetry_every: config.telemetry_every.map_or(Cadence::Poll, Cadence::Every),
-        ranks: config.ranks.clone(),
-        home_assistant: config.home_assistant,
-        keep_alive: config.keep_alive,
-    }
 }
 
 pub(super) fn store_settings(settings: &Settings, path: PathBuf) -> StoreSettings {

@@ -200,7 +200,7 @@ pub async fn start(
     let mut uplinks = Vec::new();
     for config in &settings.mqtt {
         let (handle, task) = mqtt::create(mqtt::MqttParts {
-            settings: links::mqtt_settings(config),
+            settings: config.clone(),
             gateway: memory.gateway.clone(),
             devices: statuses.clone(),
             store: store.clone(),

@@ -1,12 +1,14 @@
 //! From raw tables to checked settings.
 
 use super::layers::{Layers, Source};
-use super::reader::{Fault, Reader, Secret, nearest};
+use super::reader::{Fault, Reader, nearest};
 use crate::model::{
     ControlSettings, Coupling, DeviceId, DeviceKind, DeviceLimits, DeviceSpec, GatewayId, Rank, Role, SiteSpec,
     UplinkName,
 };
 use crate::profile::{Catalogue, Transport};
+use crate::uplink::Cadence;
+use crate::uplink::mqtt::MqttSettings;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,7 +35,7 @@ pub struct Settings {
     /// What is kept.
     pub store: StoreConfig,
     /// Connections to brokers.
-    pub mqtt: Vec<MqttConfig>,
+    pub mqtt: Vec<MqttSettings>,
     /// The local page.
     pub web: WebConfig,
 }
@@ -58,33 +60,6 @@ pub struct StoreConfig {
     pub max_bytes: u64,
     /// Telemetry at risk in a power cut.
     pub commit_every: Duration,
-}
-
-/// One MQTT uplink.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MqttConfig {
-    /// Its name.
-    pub name: UplinkName,
-    /// `mqtt://` or `mqtts://`.
-    pub url: url::Url,
-    /// CA certificates; `None`: the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate.
-    pub client_cert_file: Option<PathBuf>,
-    /// Its key.
-    pub client_key_file: Option<PathBuf>,
-    /// User name.
-    pub username: Option<String>,
-    /// Its password.
-    pub password: Option<Secret>,
-    /// `None`: every poll.
-    pub telemetry_every: Option<Duration>,
-    /// What this channel may claim.
-    pub ranks: Vec<Rank>,
-    /// Announce to Home Assistant.
-    pub home_assistant: bool,
-    /// MQTT keep alive.
-    pub keep_alive: Duration,
 }
 
 /// The local page.
@@ -139,7 +114,7 @@ pub fn check(mut layers: Layers, profiles: &Catalogue) -> Result<Settings, Vec<F
 
     let mut devices: Vec<DeviceSpec> = Vec::new();
     let mut links: Vec<LinkPace> = Vec::new();
-    let mut mqtt: Vec<MqttConfig> = Vec::new();
+    let mut mqtt: Vec<MqttSettings> = Vec::new();
     // Of all devices, also of those that have faults.
     let mut ids: Vec<DeviceId> = Vec::new();
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
@@ -342,7 +317,7 @@ fn link(mut reader: Reader<'_>, before: &[LinkPace], faults: &mut Vec<Fault>) ->
     Some(LinkPace { url: url?, timeout, min_gap })
 }
 
-fn uplink(mut reader: Reader<'_>, before: &[MqttConfig], faults: &mut Vec<Fault>) -> Option<MqttConfig> {
+fn uplink(mut reader: Reader<'_>, before: &[MqttSettings], faults: &mut Vec<Fault>) -> Option<MqttSettings> {
     let kind = reader.word("kind", |w| (w == "mqtt").then_some(()), &["mqtt"]);
     if kind.is_none() {
         if reader.faults.is_empty() {
@@ -404,19 +379,19 @@ fn uplink(mut reader: Reader<'_>, before: &[MqttConfig], faults: &mut Vec<Fault>
     let username = reader.text("username");
     let password = reader.secret("password_file");
     let telemetry_every = match reader.take("telemetry_every") {
-        None => Some(Duration::from_secs(10)),
-        Some(Value::String(word)) if word == "poll" => None,
+        None => Cadence::Every(Duration::from_secs(10)),
+        Some(Value::String(word)) if word == "poll" => Cadence::Poll,
         Some(other) => {
             let text = other.as_str().map_or_else(|| other.to_string(), str::to_owned);
             match super::parse_duration(&text) {
-                Ok(d) if (MS * 200..=HOUR * 24).contains(&d) => Some(d),
+                Ok(d) if (MS * 200..=HOUR * 24).contains(&d) => Cadence::Every(d),
                 _ => {
                     reader.fault(
                         "telemetry_every",
                         &text,
                         "must be \"poll\" or a duration such as \"10s\", at least 200ms",
                     );
-                    None
+                    Cadence::Poll
                 }
             }
         }
@@ -428,7 +403,7 @@ fn uplink(mut reader: Reader<'_>, before: &[MqttConfig], faults: &mut Vec<Fault>
     let good = found.is_empty();
     faults.extend(found);
     let (Some(name), Some(url), true) = (name, url, good) else { return None };
-    Some(MqttConfig {
+    Some(MqttSettings {
         name,
         url,
         ca_file,

@@ -11,7 +11,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-pub use check::{LinkPace, MqttConfig, Settings, StoreConfig, WebConfig, check};
+pub use check::{LinkPace, Settings, StoreConfig, WebConfig, check};
 pub use layers::{DEFAULT_PATH, DEFAULTS, Layers, Source};
-pub use reader::{Fault, Secret};
+pub use reader::Fault;
 pub use units::parse_duration;

@@ -2,6 +2,7 @@
 
 use super::layers::Source;
 use super::units::parse_duration;
+use crate::uplink::Secret;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,24 +40,6 @@ impl fmt::Display for Fault {
             (key, value) => write!(f, "{key} = {value}: ")?,
         }
         f.write_str(&self.reason)
-    }
-}
-
-/// A secret: shown to nobody by accident.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The secret itself, for the one who uses it.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
     }
 }
 
@@ -218,7 +201,7 @@ impl<'a> Reader<'a> {
     pub(super) fn secret(&mut self, key: &str) -> Option<Secret> {
         let path = self.readable(key)?;
         match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned())),
+            Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())),
             Err(e) => {
                 self.fault(key, &path.display().to_string(), &format!("cannot be read: {e}"));
                 None

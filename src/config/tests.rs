@@ -158,7 +158,7 @@ fn a_missing_file_is_a_fault_and_secrets_are_not_shown() {
     let s = settings(&format!(
         "[[uplink]]\nkind = \"mqtt\"\nurl = \"mqtt://host\"\nusername = \"u\"\npassword_file = {file:?}\n"
     ));
-    assert_eq!(s.mqtt[0].password.as_ref().unwrap().reveal(), "hunter2");
+    assert_eq!(s.mqtt[0].password.as_ref().unwrap().expose(), "hunter2");
     assert!(!format!("{s:?}").contains("hunter2"));
 }
 
@@ -167,7 +167,7 @@ fn uplinks() {
     let s = settings(
         "[[uplink]]\nkind = \"mqtt\"\nurl = \"mqtt://host\"\ntelemetry_every = \"poll\"\nranks = [\"grid\", \"event\"]\n",
     );
-    assert_eq!((s.mqtt[0].name.as_str(), s.mqtt[0].telemetry_every), ("mqtt", None));
+    assert_eq!((s.mqtt[0].name.as_str(), s.mqtt[0].telemetry_every), ("mqtt", crate::uplink::Cadence::Poll));
     assert_eq!(s.mqtt[0].ranks, vec![crate::model::Rank::Grid, crate::model::Rank::Event]);
     assert!(faults("[[uplink]]\nkind = \"texture\"\n")[0].contains("must be one of mqtt"));
     let twice = "[[uplink]]\nkind = \"mqtt\"\nurl = \"mqtt://a\"\n";
