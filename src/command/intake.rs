@@ -9,8 +9,8 @@ use super::task::{Act, Desk};
 use super::track::Tracked;
 use crate::control::ControlMsg;
 use crate::model::{
-    CommandResult, CommandState, DeviceId, Event, EventState, Intent, IntentKey, Origin, Params, ReplyTo, Severity,
-    SiteLimit, Timestamp, UplinkName,
+    CommandResult, CommandState, DeviceId, Event, EventState, Intent, IntentKey, Origin, ReplyTo, Severity, SiteLimit,
+    Timestamp, UplinkName,
 };
 use crate::store::NewCommand;
 use std::time::Duration;
@@ -221,20 +221,5 @@ fn result_of(origin: &Origin, refusal: Refusal, now: Timestamp, reply_to: ReplyT
 }
 
 fn blank(origin: &Origin, state: CommandState, now: Timestamp, reply_to: ReplyTo) -> CommandResult {
-    CommandResult {
-        uplink: origin.uplink.clone(),
-        device: None,
-        id: None,
-        state,
-        ts: now,
-        reason: None,
-        requested: Params::new(),
-        applied: Params::new(),
-        limited_by: None,
-        evidence: Vec::new(),
-        started_at: None,
-        ended_at: None,
-        delivered_wh: None,
-        reply_to,
-    }
+    CommandResult { reply_to, ..CommandResult::new(origin.uplink.clone(), None, None, state, now) }
 }

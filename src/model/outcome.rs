@@ -174,3 +174,32 @@ pub struct CommandResult {
     /// Extra address of the answer.
     pub reply_to: ReplyTo,
 }
+
+impl CommandResult {
+    /// A result that says nothing yet but where the command stands.
+    #[must_use]
+    pub fn new(
+        uplink: UplinkName,
+        device: Option<DeviceId>,
+        id: Option<CommandId>,
+        state: CommandState,
+        ts: Timestamp,
+    ) -> Self {
+        Self {
+            uplink,
+            device,
+            id,
+            state,
+            ts,
+            reason: None,
+            requested: Params::new(),
+            applied: Params::new(),
+            limited_by: None,
+            evidence: Vec::new(),
+            started_at: None,
+            ended_at: None,
+            delivered_wh: None,
+            reply_to: ReplyTo::default(),
+        }
+    }
+}

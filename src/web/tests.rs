@@ -406,20 +406,14 @@ async fn commands_and_schedules_reach_their_room() {
     let post = |body: &str| rig.client.post(&url).header("content-type", "application/json").body(body.to_owned());
     let answer = |raw: RawCommand, state, reason: Option<&str>| {
         let result = CommandResult {
-            uplink: raw.origin.uplink.clone(),
-            device: Some("battery".parse().unwrap()),
-            id: crate::wire::parse_command(&raw.body).ok().map(|c| c.id),
-            state,
-            ts: raw.received,
             reason: reason.map(str::to_owned),
-            requested: Params::new(),
-            applied: Params::new(),
-            limited_by: None,
-            evidence: vec![],
-            started_at: None,
-            ended_at: None,
-            delivered_wh: None,
-            reply_to: ReplyTo::default(),
+            ..CommandResult::new(
+                raw.origin.uplink.clone(),
+                Some("battery".parse().unwrap()),
+                crate::wire::parse_command(&raw.body).ok().map(|c| c.id),
+                state,
+                raw.received,
+            )
         };
         drop(raw.answer.send(result));
     };

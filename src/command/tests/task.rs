@@ -448,22 +448,13 @@ async fn a_failed_command_is_withdrawn_and_an_overdue_one_ended() {
 }
 
 fn open(id: &str, order: u64, body: &Value, state: CommandState, ends_at: &str) -> OpenCommand {
-    let result = CommandResult {
-        uplink: mqtt().uplink,
-        device: Some("battery".parse().unwrap()),
-        id: Some(id.parse().unwrap()),
+    let result = CommandResult::new(
+        mqtt().uplink,
+        Some("battery".parse().unwrap()),
+        Some(id.parse().unwrap()),
         state,
-        ts: t("2026-11-20T11:55:00Z"),
-        reason: None,
-        requested: Params::new(),
-        applied: Params::new(),
-        limited_by: None,
-        evidence: vec![],
-        started_at: None,
-        ended_at: None,
-        delivered_wh: None,
-        reply_to: ReplyTo::default(),
-    };
+        t("2026-11-20T11:55:00Z"),
+    );
     OpenCommand {
         command: NewCommand {
             uplink: result.uplink.clone(),

@@ -3,22 +3,13 @@ use super::*;
 use proptest::prelude::*;
 
 fn blank(device: Option<&str>) -> CommandResult {
-    CommandResult {
-        uplink: "mqtt".parse().unwrap(),
-        device: device.map(|d| d.parse().unwrap()),
-        id: Some("c-1".parse().unwrap()),
-        state: CommandState::Accepted,
-        ts: t(NOW),
-        reason: None,
-        requested: Params::new(),
-        applied: Params::new(),
-        limited_by: None,
-        evidence: Vec::new(),
-        started_at: None,
-        ended_at: None,
-        delivered_wh: None,
-        reply_to: ReplyTo::default(),
-    }
+    CommandResult::new(
+        "mqtt".parse().unwrap(),
+        device.map(|d| d.parse().unwrap()),
+        Some("c-1".parse().unwrap()),
+        CommandState::Accepted,
+        t(NOW),
+    )
 }
 
 fn tracked() -> Tracked {

@@ -5,20 +5,9 @@ use crate::model::{CommandResult, CommandState, Demand, Event, EventState, Held,
 
 fn result(up: &str, id: &str, state: CommandState) -> CommandResult {
     CommandResult {
-        uplink: uplink(up),
-        device: Some(device("battery")),
-        id: Some(id.parse().unwrap()),
-        state,
-        ts: at(0),
-        reason: None,
         requested: Params::from([("power_w".to_owned(), 1500.5)]),
-        applied: Params::new(),
-        limited_by: None,
-        evidence: vec![],
-        started_at: None,
-        ended_at: None,
-        delivered_wh: None,
         reply_to: ReplyTo { topic: Some("answers/1".into()), correlation: Some(vec![1, 0, 255]) },
+        ..CommandResult::new(uplink(up), Some(device("battery")), Some(id.parse().unwrap()), state, at(0))
     }
 }
 

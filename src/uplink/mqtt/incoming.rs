@@ -3,7 +3,7 @@
 use super::flights::Flights;
 use super::topics::{Inbound, Topics};
 use crate::command::{CommandHandle, RawCommand, RawPlan, Target};
-use crate::model::{CommandResult, CommandState, DeviceId, Origin, Params, ReplyTo, Timestamp};
+use crate::model::{CommandResult, CommandState, DeviceId, Origin, ReplyTo, Timestamp};
 use crate::wire::{parse_command, result_json};
 use rumqttc::{ManualAck, Publish, PublishProperties};
 use std::collections::VecDeque;
@@ -203,22 +203,8 @@ fn busy_command(topics: &Topics, raw: &RawCommand, now: Timestamp) -> (String, V
         Ok(body) => Some(body.id),
         Err(fault) => fault.id,
     };
-    let result = CommandResult {
-        uplink: raw.origin.uplink.clone(),
-        device,
-        id,
-        state: CommandState::Rejected,
-        ts: now,
-        reason: Some(BUSY.to_owned()),
-        requested: Params::new(),
-        applied: Params::new(),
-        limited_by: None,
-        evidence: Vec::new(),
-        started_at: None,
-        ended_at: None,
-        delivered_wh: None,
-        reply_to: ReplyTo::default(),
-    };
+    let rejected = CommandResult::new(raw.origin.uplink.clone(), device, id, CommandState::Rejected, now);
+    let result = CommandResult { reason: Some(BUSY.to_owned()), ..rejected };
     (topics.result(result.device.as_ref()), result_json(&result).to_string().into_bytes())
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::command::RawCommand;
 use crate::model::{
     BootId, ClockState, CommandResult, CommandState, ControlSettings, Coupling, DeviceKind, DeviceLimits, Event,
-    EventState, Mono, Params, Point, ReplyTo, RowNo, Sample, Severity, Stored, Value,
+    EventState, Mono, Point, RowNo, Sample, Severity, Stored, Value,
 };
 use crate::runtime::{Exit, ShutdownSwitch, Supervisor};
 use crate::store::StoreSettings;
@@ -28,22 +28,13 @@ pub(super) fn stored(row: u64, device: &str, ms: u64) -> Stored {
 }
 
 pub(super) fn result(uplink: &str, device: Option<&str>) -> CommandResult {
-    CommandResult {
-        uplink: uplink.parse().unwrap(),
-        device: device.map(|d| d.parse().unwrap()),
-        id: Some("c-1".parse().unwrap()),
-        state: CommandState::Accepted,
-        ts: Timestamp::from_ms(0),
-        reason: None,
-        requested: Params::new(),
-        applied: Params::new(),
-        limited_by: None,
-        evidence: Vec::new(),
-        started_at: None,
-        ended_at: None,
-        delivered_wh: None,
-        reply_to: ReplyTo::default(),
-    }
+    CommandResult::new(
+        uplink.parse().unwrap(),
+        device.map(|d| d.parse().unwrap()),
+        Some("c-1".parse().unwrap()),
+        CommandState::Accepted,
+        Timestamp::from_ms(0),
+    )
 }
 
 pub(super) fn event() -> Event {
