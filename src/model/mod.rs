@@ -9,6 +9,8 @@
 //! **+ = import**; load **+ = consuming**, so that `load = grid + inverters + batteries - chargers` is a plain sum.
 //! Limits and the `power_w` of a command are magnitudes: the action gives the direction.
 
+#![cfg_attr(not(test), deny(clippy::as_conversions))]
+
 mod device;
 mod event;
 mod id;

@@ -7,6 +7,8 @@
 //! What every driver guarantees for what it returns from [`Driver::decode`]: no N/A marker, NaN or impossible value
 //! is ever a number; an energy counter never falls, save for a reset that three reads confirm.
 
+#![cfg_attr(not(test), deny(clippy::as_conversions))]
+
 mod catalogue;
 mod charger;
 mod driver;

@@ -53,8 +53,8 @@ pub struct Verdict {
 
 impl Check {
     /// Registers from `address` on must hold `words`.
-    pub(super) const fn words(unit: u8, address: u16, words: Vec<u16>, signed: bool) -> Self {
-        let count = if words.len() < 125 { words.len() as u16 } else { 125 };
+    pub(super) fn words(unit: u8, address: u16, words: Vec<u16>, signed: bool) -> Self {
+        let count = u16::try_from(words.len()).unwrap_or(u16::MAX).min(125);
         let read = Request::Read { unit, space: super::Space::Holding, address, count };
         Self { read, failsafe: false, expect: Expect::Words { words, signed } }
     }

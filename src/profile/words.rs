@@ -89,15 +89,15 @@ pub(super) fn text(words: &[u16]) -> Option<String> {
 }
 
 /// `value`, rounded, as a register; `None` when it does not fit.
+#[expect(clippy::as_conversions, reason = "a whole number in range: exact")]
 pub(super) fn to_u16(value: f64) -> Option<u16> {
     let rounded = value.round();
-    // in range, so the cast is exact
     (0.0..=65535.0).contains(&rounded).then_some(rounded as u16)
 }
 
 /// `value`, rounded, as a signed register; `None` when it does not fit.
+#[expect(clippy::as_conversions, reason = "a whole number in range: exact")]
 pub(super) fn to_i16(value: f64) -> Option<u16> {
     let rounded = value.round();
-    // in range, so the cast is exact
     (-32768.0..=32767.0).contains(&rounded).then_some((rounded as i16).cast_unsigned())
 }
