@@ -6,10 +6,9 @@ use super::routes::App;
 use super::{auth, history as rows};
 use crate::command::{RawCommand, RawPlan, Target};
 use crate::model::{
-    Capabilities, CommandResult, CommandState, ControlSettings, DeviceLimits, DeviceSpec, FailSafe, Origin, Rank,
-    ReplyTo, UplinkName,
+    CommandResult, CommandState, ControlSettings, DeviceLimits, DeviceSpec, Origin, Rank, ReplyTo, UplinkName,
 };
-use crate::wire::{event_json, result_json};
+use crate::wire::{capabilities_json, event_json, result_json};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -223,18 +222,6 @@ fn code_of(result: &CommandResult) -> StatusCode {
         CommandState::Rejected | CommandState::Expired => StatusCode::BAD_REQUEST,
         _ => StatusCode::OK,
     }
-}
-
-fn capabilities_json(can: &Capabilities) -> Value {
-    json!({
-        "actions": can.actions,
-        "max_charge_w": can.max_charge_w,
-        "max_discharge_w": can.max_discharge_w,
-        "rated_w": can.rated_w,
-        "min_current_a": can.min_current_a,
-        "max_current_a": can.max_current_a,
-        "failsafe_s": match can.failsafe { FailSafe::Timer(t) => Some(t.as_secs()), FailSafe::None => None },
-    })
 }
 
 fn limits_json(limits: &DeviceLimits) -> Value {

@@ -1,7 +1,8 @@
 //! Who we are: the retained messages about the gateway and its devices.
 
 use super::topics::Topics;
-use crate::model::{ClockState, DeviceInfo, DeviceSpec, DeviceStatus, FailSafe, GatewayId, Point, Timestamp};
+use crate::model::{ClockState, DeviceInfo, DeviceSpec, DeviceStatus, GatewayId, Point, Timestamp};
+use crate::wire::capabilities_json;
 use serde_json::{Value, json};
 
 /// Where Home Assistant looks.
@@ -18,12 +19,7 @@ pub(super) fn online(version: &str, clock: ClockState, started: Timestamp) -> St
 
 /// What is said on `device/<id>/info`.
 pub(super) fn info(spec: &DeviceSpec, status: &DeviceStatus) -> Value {
-    let can = &status.capabilities;
     let DeviceInfo { maker, model, serial, firmware } = &status.info;
-    let failsafe = match can.failsafe {
-        FailSafe::Timer(after) => json!({"timer_s": after.as_secs()}),
-        FailSafe::None => Value::Null,
-    };
     json!({
         "kind": spec.kind.as_str(),
         "role": spec.role.map(crate::model::Role::as_str),
@@ -31,15 +27,7 @@ pub(super) fn info(spec: &DeviceSpec, status: &DeviceStatus) -> Value {
         "model": model,
         "serial": serial,
         "firmware": firmware,
-        "capabilities": {
-            "actions": can.actions,
-            "max_charge_w": can.max_charge_w,
-            "max_discharge_w": can.max_discharge_w,
-            "rated_w": can.rated_w,
-            "min_current_a": can.min_current_a,
-            "max_current_a": can.max_current_a,
-            "failsafe": failsafe,
-        },
+        "capabilities": capabilities_json(&status.capabilities),
         "limits": {
             "max_charge_w": spec.limits.max_charge_w,
             "max_discharge_w": spec.limits.max_discharge_w,
@@ -133,13 +121,13 @@ mod tests {
         let mut status = DeviceStatus::default();
         status.info.serial = Some("S1".into());
         status.capabilities.actions = vec!["charge"];
-        status.capabilities.failsafe = FailSafe::Timer(Duration::from_secs(60));
+        status.capabilities.failsafe = crate::model::FailSafe::Timer(Duration::from_secs(60));
         let json = info(&spec("battery"), &status);
         for key in ["kind", "maker", "model", "serial", "firmware", "capabilities", "limits"] {
             assert!(json.get(key).is_some(), "{key}");
         }
         assert_eq!((&json["kind"], &json["serial"], &json["maker"]), (&"battery".into(), &"S1".into(), &Value::Null));
-        assert_eq!(json["capabilities"]["failsafe"]["timer_s"], 60);
+        assert_eq!(json["capabilities"]["failsafe_s"], 60);
     }
 
     #[test]
