@@ -96,7 +96,7 @@ impl Import {
     /// What the tightest part of it goes by.
     pub(crate) fn why(&self, view: &View<'_>, bounds: &Bounds) -> Why {
         let Self::Room { total_w, phase_a } = self else { return Why::Blind };
-        let phases = phase_a.into_iter().flatten().enumerate();
+        let phases = phase_a.iter().flatten().enumerate();
         let fullest = phases.min_by(|(_, a), (_, b)| a.total_cmp(b));
         match (fullest, view.grid_a, bounds.fuse_a, view.grid_w, bounds.import_w) {
             (Some((phase, room_a)), Some(grid_a), Some(fuse_a), ..)
