@@ -206,6 +206,7 @@ impl Worker {
             Ok(None) => {}
             Ok(Some(samples)) => {
                 self.wrote();
+                tracing::info!(samples, "samples taken before the clock was right got their right time");
                 let text = format!(
                     "The clock can be trusted now. Samples that were taken before and got their right time: {samples}."
                 );
