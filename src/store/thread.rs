@@ -1,9 +1,11 @@
 //! The store's thread: takes asks one by one, and between them does what is due.
 
+use super::decisions::{DecisionRow, Decisions, Disk};
 use super::deferred::Deferred;
 use super::file::{self, SetAside};
 use super::handle::{Ask, HistoryRow, Next, StoreError, answer};
 use super::history::HistoryJob;
+use super::runs::{Marked, Runs};
 use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
 use super::written::Written;
@@ -54,6 +56,8 @@ pub(crate) struct Worker {
     ends: Ends,
     pub(crate) conn: Connection,
     pub(crate) telemetry: Telemetry,
+    decisions: Decisions,
+    runs: Runs,
     written: Written,
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
     deferred: Deferred,
@@ -67,15 +71,15 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(settings: StoreSettings, clock: Clock, ends: Ends) -> Result<Self, StoreError> {
         let mut opened = file::open(&settings.path, clock.now())?;
-        let mut loaded = load(&opened.conn, &settings);
+        let mut loaded = load(&opened.conn, &settings, &clock);
         // Damage where the check at the opening has not looked.
         if let Some(error) = loaded.as_ref().err().filter(|error| file::is_damage(error)) {
             let reason = error.to_string();
             drop(opened);
             opened = file::replace(&settings.path, clock.now(), reason)?;
-            loaded = load(&opened.conn, &settings);
+            loaded = load(&opened.conn, &settings, &clock);
         }
-        let (telemetry, written) = loaded.attempt("reading the database")?;
+        let (telemetry, decisions, runs, written) = loaded.attempt("reading the database")?;
         let mut worker = Self {
             due: Due { commit: clock.mono().plus(settings.commit_every), ..Due::default() },
             settings,
@@ -83,6 +87,8 @@ impl Worker {
             ends,
             conn: opened.conn,
             telemetry,
+            decisions,
+            runs,
             written,
             jobs: VecDeque::new(),
             deferred: Deferred::default(),
@@ -123,7 +129,7 @@ impl Worker {
             });
         }
         self.retry_deferred();
-        if let Err(error) = self.commit() {
+        if let Err(error) = self.commit_all() {
             tracing::error!(%error, samples = self.telemetry.pending().len(), "telemetry was lost at the end");
         }
         // The last connection to close copies the log back.
@@ -134,7 +140,7 @@ impl Worker {
     }
 
     fn until_due(&self) -> Duration {
-        if self.telemetry.is_dirty() { self.due.commit.since(self.clock.mono()).min(TURN) } else { TURN }
+        if self.is_dirty() { self.due.commit.since(self.clock.mono()).min(TURN) } else { TURN }
     }
 
     fn burst(&mut self, first: Ask) -> Next {
@@ -167,7 +173,7 @@ impl Worker {
             self.retry_deferred();
         }
         let is_full = self.telemetry.pending().len() >= RING && self.status.error.is_none();
-        if self.telemetry.is_dirty() && (mono >= self.due.commit || is_full) {
+        if self.is_dirty() && (mono >= self.due.commit || is_full) {
             // The outcome is kept in the status.
             let _tried = self.commit().is_err();
         }
@@ -188,16 +194,29 @@ impl Worker {
         }
     }
 
-    /// Commit telemetry and cursors.
+    fn is_dirty(&self) -> bool {
+        self.telemetry.is_dirty()
+            || self.decisions.is_dirty()
+            || self.runs.is_due(&self.clock, self.settings.commit_every)
+    }
+
+    /// Commit telemetry, cursors and decisions.
     pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
-        self.due.commit = self.clock.mono().plus(self.settings.commit_every);
-        if !self.telemetry.is_dirty() {
-            return Ok(());
+        if self.is_dirty() {
+            return self.commit_all();
         }
+        self.due.commit = self.clock.mono().plus(self.settings.commit_every);
+        Ok(())
+    }
+
+    fn commit_all(&mut self) -> Result<(), StoreError> {
+        self.due.commit = self.clock.mono().plus(self.settings.commit_every);
         let now = self.clock.now();
         let trusted = self.clock.state() != ClockState::Untrusted;
         let written = &mut self.written;
+        let mut along = None;
         let done = self.telemetry.commit(&self.conn, |tx| {
+            along = Some(Along::write(tx, &self.decisions, &self.runs, &self.clock)?);
             if trusted {
                 set_meta(tx, super::LAST_WALL_MS, &now.ms().to_string())?;
             }
@@ -206,6 +225,7 @@ impl Worker {
         match done {
             Ok(()) => {
                 self.is_stuck = false;
+                self.wrote_along(along);
                 self.wrote();
                 Ok(())
             }
@@ -230,6 +250,8 @@ impl Worker {
             Ok(opened) => {
                 self.conn = opened.conn;
                 self.telemetry.moved();
+                self.decisions.moved(&self.conn);
+                self.runs.moved(&self.conn);
                 self.written.moved();
                 self.due.commit = Mono::default();
                 if let Some(aside) = opened.set_aside {
@@ -259,8 +281,14 @@ impl Worker {
     fn housekeeping(&mut self) -> Result<(), StoreError> {
         let trusted = (self.clock.state() != ClockState::Untrusted).then(|| self.clock.now());
         let mono = self.clock.mono();
-        let done =
-            self.due.retention.work(&self.conn, &mut self.telemetry, &mut self.full, &self.settings, mono, trusted);
+        let done = self.due.retention.work(
+            &self.conn,
+            (&mut self.telemetry, &mut self.decisions),
+            &mut self.full,
+            &self.settings,
+            mono,
+            trusted,
+        );
         let done = done.attempt("deleting what is old");
         if let Ok(retention::Done { wrote: false, .. }) = done {
             return Ok(());
@@ -281,6 +309,13 @@ impl Worker {
             self.failed(&StoreError::Sqlite { attempt: "copying the log back", reason: error.to_string() });
             false
         })
+    }
+
+    fn wrote_along(&mut self, along: Option<Along>) {
+        if let Some(along) = along {
+            self.decisions.wrote(along.disk);
+            self.runs.marked(along.marked);
+        }
     }
 
     /// After each good transaction.
@@ -322,6 +357,7 @@ impl Worker {
         self.status.oldest = self.telemetry.oldest(&self.conn).unwrap_or(self.status.oldest);
         self.status.written_bytes_today = self.written.today(self.clock.now());
         self.status.dropped = self.telemetry.dropped + self.ends.dropped.load(Ordering::Relaxed);
+        self.status.dropped_decisions = self.decisions.dropped;
         self.ends.status.send_replace(self.status.clone());
     }
 
@@ -351,6 +387,7 @@ impl Worker {
     pub(crate) fn handle(&mut self, ask: Ask) -> Next {
         match ask {
             Ask::Sample(stored) => self.telemetry.take(stored),
+            Ask::Decided(decision) => self.decisions.take(&self.conn, *decision),
             Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
             Ask::Flush(reply) => answer(reply, self.commit()),
             Ask::Stop(reply) => return Next::Stop(reply),
@@ -382,15 +419,22 @@ impl Worker {
 
     fn handle_write(&mut self, ask: Ask) {
         let uplinks = &self.settings.uplinks;
+        let mut along = None;
+        let go_along = |tx: &Connection| {
+            along = Some(Along::write(tx, &self.decisions, &self.runs, &self.clock)?);
+            Ok(())
+        };
         match ask {
             Ask::Admit(command, reply) => {
-                let done = journal::admit(&self.conn, uplinks, &command, self.clock.now());
+                let done = journal::admit(&self.conn, uplinks, &command, self.clock.now(), go_along);
+                self.wrote_along(along.filter(|_| done.is_ok()));
                 let done = self.written("writing a command down", done);
                 answer(reply, done);
                 self.announce();
             }
             Ask::SaveResult(result, reply) => {
-                let done = journal::save_result(&self.conn, uplinks, &result);
+                let done = journal::save_result(&self.conn, uplinks, &result, go_along);
+                self.wrote_along(along.filter(|_| done.is_ok()));
                 let done = self.written("writing a result down", done);
                 answer(reply, done);
                 self.announce();
@@ -439,6 +483,21 @@ impl Worker {
             Ask::BacklogSize(uplink, reply) => {
                 let size = self.telemetry.backlog_size(conn, &uplink);
                 answer(reply, size.attempt("counting unsent telemetry"));
+            }
+            Ask::DecisionAt(device, at, reply) => {
+                let row = self.decisions.at(conn, &device, at).and_then(|row| {
+                    let gap = row.is_some() && self.runs.gap(conn, &self.clock, at)?.is_some();
+                    Ok(row.map(|row| DecisionRow { was_running: !gap, ..row }))
+                });
+                answer(reply, row.attempt("reading a decision"));
+            }
+            Ask::Decisions(asked, reply) => {
+                let (device, from, to, limit) = *asked;
+                let rows = self.decisions.list(conn, &device, (from, to), limit);
+                answer(reply, rows.attempt("reading decisions"));
+            }
+            Ask::NotRunning(at, reply) => {
+                answer(reply, self.runs.gap(conn, &self.clock, at).attempt("reading when derd was running"));
             }
             Ask::Meta(key, reply) => answer(reply, meta(conn, &key).attempt("reading a kept value")),
             _ => {}
@@ -496,11 +555,29 @@ impl Worker {
     }
 }
 
+/// What goes along with a transaction of others: decisions that wait, and the mark that derd is running.
+struct Along {
+    disk: Option<Disk>,
+    marked: Option<Marked>,
+}
+
+impl Along {
+    fn write(tx: &Connection, decisions: &Decisions, runs: &Runs, clock: &Clock) -> rusqlite::Result<Self> {
+        Ok(Self { disk: decisions.write(tx)?, marked: runs.mark(tx, clock)? })
+    }
+}
+
 /// What is known of the disk.
-fn load(conn: &Connection, settings: &StoreSettings) -> rusqlite::Result<(Telemetry, Written)> {
+fn load(
+    conn: &Connection,
+    settings: &StoreSettings,
+    clock: &Clock,
+) -> rusqlite::Result<(Telemetry, Decisions, Runs, Written)> {
     match journal::drop_foreign_notices(conn, &settings.uplinks) {
         Err(error) if !file::is_damage(&error) => tracing::warn!(%error, "notices nobody fetches were not deleted"),
         done => done?,
     }
-    Ok((Telemetry::open(conn, &settings.uplinks)?, Written::new(conn, &settings.path)?))
+    let decisions = Decisions::open(conn)?;
+    let runs = Runs::open(conn, clock)?;
+    Ok((Telemetry::open(conn, &settings.uplinks)?, decisions, runs, Written::new(conn, &settings.path)?))
 }
