@@ -275,7 +275,7 @@ impl Core {
         });
     }
 
-    fn raise_alarms(&mut self, decisions: &[Decision], is_grid_lost: bool, now: Now, effects: &mut Vec<Effect>) {
+    fn raise_alarms(&mut self, decisions: &[Decision<'_>], is_grid_lost: bool, now: Now, effects: &mut Vec<Effect>) {
         let ready = decisions.iter().zip(&self.desks).filter(|(_, desk)| desk.is_ready);
         let limits: Vec<_> =
             ready.filter_map(|(d, _)| d.holder.as_ref()).filter_map(|h| h.applied.limited_by.as_deref()).collect();
@@ -342,7 +342,7 @@ impl Desk {
 }
 
 /// Stopping a device never waits for anything.
-fn is_safe(decision: &Decision) -> bool {
+fn is_safe(decision: &Decision<'_>) -> bool {
     decision
         .holder
         .as_ref()

@@ -33,14 +33,19 @@
 //! before it where they take more than their share. All loss is counted in
 //! [`StoreStatus::dropped_decisions`](crate::model::StoreStatus). When derd was not running is known from marks: see [`Gap`].
 //!
+//! **Time.** Samples that were taken while the clock was not to be trusted get their right time, by the monotonic clock, as
+//! soon as it is: those of this run, in memory and on the disk. What was sent before stays as it was sent, marked
+//! `untrusted`.
+//!
 //! **What is written** is counted in [`StoreStatus::written_bytes_today`](crate::model::StoreStatus) from the frames of
 //! SQLite's log and the pages copied back from it. The file system's own writing comes on top.
 //!
 //! # Layout
 //!
 //! `handle` is what others see; `thread` takes their requests (`deferred` keeps what the disk refused). `telemetry` (with `blob` and `ranges`, both pure), `journal` and
-//! `decisions` (with `packed`, pure, and `runs`) do the work, `history` and `retention` in small pieces between requests. `file` opens and replaces the file, `written` counts.
+//! `decisions` (with `packed`, pure, `runs` and `along`) do the work, `history` and `retention` in small pieces between requests. `restamp` corrects times. `file` opens and replaces the file, `written` counts.
 
+mod along;
 mod blob;
 mod decisions;
 mod deferred;
@@ -50,6 +55,7 @@ mod history;
 mod journal;
 mod packed;
 mod ranges;
+mod restamp;
 mod retention;
 mod runs;
 mod sql;

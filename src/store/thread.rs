@@ -1,11 +1,13 @@
 //! The store's thread: takes asks one by one, and between them does what is due.
 
-use super::decisions::{DecisionRow, Decisions, Disk};
+use super::along::{self, Along};
+use super::decisions::Decisions;
 use super::deferred::Deferred;
 use super::file::{self, SetAside};
 use super::handle::{Ask, HistoryRow, Next, StoreError, answer};
 use super::history::HistoryJob;
-use super::runs::{Marked, Runs};
+use super::restamp::Restamp;
+use super::runs::Runs;
 use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
 use super::written::Written;
@@ -45,6 +47,7 @@ pub(crate) struct Ends {
 struct Due {
     commit: Mono,
     retry: Mono,
+    restamp: Mono,
     status: Mono,
     retention: retention::Due,
 }
@@ -59,6 +62,7 @@ pub(crate) struct Worker {
     decisions: Decisions,
     runs: Runs,
     written: Written,
+    restamp: Restamp,
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
     deferred: Deferred,
     due: Due,
@@ -79,7 +83,7 @@ impl Worker {
             opened = file::replace(&settings.path, clock.now(), reason)?;
             loaded = load(&opened.conn, &settings, &clock);
         }
-        let (telemetry, decisions, runs, written) = loaded.attempt("reading the database")?;
+        let (telemetry, decisions, runs, written, restamp) = loaded.attempt("reading the database")?;
         let mut worker = Self {
             due: Due { commit: clock.mono().plus(settings.commit_every), ..Due::default() },
             settings,
@@ -90,6 +94,7 @@ impl Worker {
             decisions,
             runs,
             written,
+            restamp,
             jobs: VecDeque::new(),
             deferred: Deferred::default(),
             status: StoreStatus::default(),
@@ -172,6 +177,7 @@ impl Worker {
         if !self.deferred.is_empty() && mono >= self.due.retry {
             self.retry_deferred();
         }
+        self.restamp();
         let is_full = self.telemetry.pending().len() >= RING && self.status.error.is_none();
         if self.is_dirty() && (mono >= self.due.commit || is_full) {
             // The outcome is kept in the status.
@@ -198,6 +204,32 @@ impl Worker {
         self.telemetry.is_dirty()
             || self.decisions.is_dirty()
             || self.runs.is_due(&self.clock, self.settings.commit_every)
+    }
+
+    /// Give what was taken before the clock could be trusted its right time, once it can.
+    fn restamp(&mut self) {
+        if self.restamp.is_waiting() && self.clock.state() != ClockState::Untrusted {
+            let (now, mono) = (self.clock.now(), self.clock.mono());
+            self.restamp.trusted(now, mono, self.telemetry.pending_mut());
+        }
+        if !self.restamp.is_due() || self.clock.mono() < self.due.restamp {
+            return;
+        }
+        match self.restamp.step(&self.conn).attempt("giving samples their right time") {
+            Ok(None) => {}
+            Ok(Some(samples)) => {
+                self.wrote();
+                tracing::info!(samples, "samples taken before the clock was right got their right time");
+                let text = format!(
+                    "The clock can be trusted now. Samples that were taken before and got their right time: {samples}."
+                );
+                self.own_event(Severity::Info, "clock_restamped", text, EventState::Raised);
+            }
+            Err(error) => {
+                self.due.restamp = self.clock.mono().plus(RETRY);
+                self.failed(&error);
+            }
+        }
     }
 
     /// Commit telemetry, cursors and decisions.
@@ -313,8 +345,7 @@ impl Worker {
 
     fn wrote_along(&mut self, along: Option<Along>) {
         if let Some(along) = along {
-            self.decisions.wrote(along.disk);
-            self.runs.marked(along.marked);
+            along.done(&mut self.decisions, &mut self.runs);
         }
     }
 
@@ -386,8 +417,11 @@ impl Worker {
 
     pub(crate) fn handle(&mut self, ask: Ask) -> Next {
         match ask {
-            Ask::Sample(stored) => self.telemetry.take(stored),
             Ask::Decided(decision) => self.decisions.take(&self.conn, *decision),
+            Ask::Sample(stored) => {
+                let stored = self.restamp.take(stored);
+                self.telemetry.take(stored);
+            }
             Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
             Ask::Flush(reply) => answer(reply, self.commit()),
             Ask::Stop(reply) => return Next::Stop(reply),
@@ -411,6 +445,9 @@ impl Worker {
             | Ask::DeletePlan(..)
             | Ask::SetMeta(..) => {
                 self.handle_write(ask);
+            }
+            Ask::DecisionAt(..) | Ask::Decisions(..) | Ask::NotRunning(..) => {
+                along::read(ask, &mut self.decisions, &self.runs, &self.conn, &self.clock);
             }
             _ => self.handle_read(ask),
         }
@@ -484,21 +521,6 @@ impl Worker {
                 let size = self.telemetry.backlog_size(conn, &uplink);
                 answer(reply, size.attempt("counting unsent telemetry"));
             }
-            Ask::DecisionAt(device, at, reply) => {
-                let row = self.decisions.at(conn, &device, at).and_then(|row| {
-                    let gap = row.is_some() && self.runs.gap(conn, &self.clock, at)?.is_some();
-                    Ok(row.map(|row| DecisionRow { was_running: !gap, ..row }))
-                });
-                answer(reply, row.attempt("reading a decision"));
-            }
-            Ask::Decisions(asked, reply) => {
-                let (device, from, to, limit) = *asked;
-                let rows = self.decisions.list(conn, &device, (from, to), limit);
-                answer(reply, rows.attempt("reading decisions"));
-            }
-            Ask::NotRunning(at, reply) => {
-                answer(reply, self.runs.gap(conn, &self.clock, at).attempt("reading when derd was running"));
-            }
             Ask::Meta(key, reply) => answer(reply, meta(conn, &key).attempt("reading a kept value")),
             _ => {}
         }
@@ -555,29 +577,16 @@ impl Worker {
     }
 }
 
-/// What goes along with a transaction of others: decisions that wait, and the mark that derd is running.
-struct Along {
-    disk: Option<Disk>,
-    marked: Option<Marked>,
-}
-
-impl Along {
-    fn write(tx: &Connection, decisions: &Decisions, runs: &Runs, clock: &Clock) -> rusqlite::Result<Self> {
-        Ok(Self { disk: decisions.write(tx)?, marked: runs.mark(tx, clock)? })
-    }
-}
+/// All that is read of the disk at the start.
+type Loaded = (Telemetry, Decisions, Runs, Written, Restamp);
 
 /// What is known of the disk.
-fn load(
-    conn: &Connection,
-    settings: &StoreSettings,
-    clock: &Clock,
-) -> rusqlite::Result<(Telemetry, Decisions, Runs, Written)> {
+fn load(conn: &Connection, settings: &StoreSettings, clock: &Clock) -> rusqlite::Result<Loaded> {
     match journal::drop_foreign_notices(conn, &settings.uplinks) {
         Err(error) if !file::is_damage(&error) => tracing::warn!(%error, "notices nobody fetches were not deleted"),
         done => done?,
     }
-    let decisions = Decisions::open(conn)?;
-    let runs = Runs::open(conn, clock)?;
-    Ok((Telemetry::open(conn, &settings.uplinks)?, decisions, runs, Written::new(conn, &settings.path)?))
+    let telemetry = Telemetry::open(conn, &settings.uplinks)?;
+    let written = Written::new(conn, &settings.path)?;
+    Ok((telemetry, Decisions::open(conn)?, Runs::open(conn, clock)?, written, Restamp::open(conn)?))
 }

@@ -4,6 +4,7 @@ mod decisions;
 mod files;
 mod journal;
 mod model;
+mod restamp;
 mod telemetry;
 
 use super::*;
