@@ -48,7 +48,8 @@ pub fn schedules(
     if let Some(wanted) = target_id {
         all.retain(|(_, read)| target_of(read).is_none_or(|id| id == wanted));
     } else {
-        let chargers = all.iter().filter(|(_, r)| r.as_ref().is_ok_and(|s| s.target_type.as_deref() == Some("charger")));
+        let chargers =
+            all.iter().filter(|(_, r)| r.as_ref().is_ok_and(|s| s.target_type.as_deref() == Some("charger")));
         let mut ids: Vec<_> = chargers.filter_map(|(_, read)| target_of(read)).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -59,8 +60,7 @@ pub fn schedules(
     let mut is_taken = false;
     let mut mapped = Vec::with_capacity(all.len());
     for (id, read) in all {
-        let mut one =
-            Mapped { plan: plan_id(&["enode", &id]), fate: Fate::Reject(Vec::new()), warnings: Vec::new() };
+        let mut one = Mapped { plan: plan_id(&["enode", &id]), fate: Fate::Reject(Vec::new()), warnings: Vec::new() };
         one.fate = match read {
             Ok(schedule) => fate(&schedule, target, places, &one.plan, &mut one.warnings),
             Err(why) => Fate::Reject(vec![why]),
@@ -68,7 +68,8 @@ pub fn schedules(
         // One that cannot be understood keeps its place: what was taken from it before is still in force.
         let is_in_force = !matches!(one.fate, Fate::Drop(_));
         if is_in_force && is_taken {
-            one.warnings.push("there are several schedules for one charger: the first that is enabled counts".to_owned());
+            one.warnings
+                .push("there are several schedules for one charger: the first that is enabled counts".to_owned());
             one.fate = Fate::Drop("another schedule of this charger comes first".to_owned());
         }
         is_taken |= is_in_force;
@@ -77,13 +78,7 @@ pub fn schedules(
     Ok(mapped)
 }
 
-fn fate(
-    schedule: &wire::Schedule,
-    target: &Target,
-    places: &Places,
-    plan: &str,
-    warnings: &mut Vec<String>,
-) -> Fate {
+fn fate(schedule: &wire::Schedule, target: &Target, places: &Places, plan: &str, warnings: &mut Vec<String>) -> Fate {
     match schedule.target_type.as_deref() {
         Some("charger") if target.kind == DeviceKind::Charger => {}
         Some("charger") => {
@@ -95,7 +90,9 @@ fn fate(
         Some(kind @ ("vehicle" | "hvac")) => {
             return Fate::Drop(format!("it is for a {kind}, which is no device on the LAN"));
         }
-        kind => return Fate::Drop(format!("it is for a {}, which derd does not know", kind.unwrap_or("nameless kind"))),
+        kind => {
+            return Fate::Drop(format!("it is for a {}, which derd does not know", kind.unwrap_or("nameless kind")));
+        }
     }
     if schedule.is_enabled == Some(false) {
         return Fate::Drop("it is disabled".to_owned());
@@ -168,7 +165,8 @@ fn rules(schedule: &wire::Schedule, warnings: &mut Vec<String>, faults: &mut Vec
         );
         times.push((when, action));
         let days: Vec<_> = (0..7).filter(|d| when.days & (1 << d) != 0).map(|d| DAYS[d]).collect();
-        let mut shown_rule = json!({"days": days, "start": shown(when.start), "end": shown(when.end), "action": action});
+        let mut shown_rule =
+            json!({"days": days, "start": shown(when.start), "end": shown(when.end), "action": action});
         for (key, time) in [("from", when.from), ("to", when.to)] {
             if let Some(time) = time {
                 shown_rule[key] = json!(time.to_string());

@@ -65,7 +65,10 @@ fn the_table_of_filters() {
             json!({"hourMinute": {"from": "22:00", "to": "06:00"}}),
             vec![("2026-11-23T21:00:00Z", true), ("2026-11-24T04:59:59Z", true), ("2026-11-24T05:00:00Z", false)],
         ),
-        (json!({"hourMinute": {"from": "13:00", "to": "13:00"}}), vec![("2026-11-23T11:59:00Z", true), ("2026-11-23T12:00:00Z", true)]),
+        (
+            json!({"hourMinute": {"from": "13:00", "to": "13:00"}}),
+            vec![("2026-11-23T11:59:00Z", true), ("2026-11-23T12:00:00Z", true)],
+        ),
         (
             json!({"hourMinute": {"from": "13:00", "to": "13:00"}, "weekdays": [0]}),
             vec![
@@ -75,7 +78,10 @@ fn the_table_of_filters() {
                 ("2026-11-24T12:00:00Z", false),
             ],
         ),
-        (json!({"hourMinute": {"from": "23:00", "to": "24:00"}}), vec![("2026-11-23T22:30:00Z", true), ("2026-11-23T23:00:00Z", false)]),
+        (
+            json!({"hourMinute": {"from": "23:00", "to": "24:00"}}),
+            vec![("2026-11-23T22:30:00Z", true), ("2026-11-23T23:00:00Z", false)],
+        ),
         // 0 is Monday, 6 is Sunday; without clock times the whole local day.
         (
             json!({"weekdays": [0]}),
@@ -98,9 +104,18 @@ fn the_table_of_filters() {
                 ("2026-11-24T12:00:00Z", false),
             ],
         ),
-        (json!({"fromTimestamp": "2026-11-23T12:00:00Z"}), vec![("2026-11-23T11:00:00Z", false), ("2030-01-01T00:00:00Z", true)]),
-        (json!({"toTimestamp": "2026-11-23T12:00:00Z"}), vec![("2020-01-01T00:00:00Z", true), ("2026-11-23T12:00:00Z", false)]),
-        (json!({"fromTimestamp": "2026-11-24T00:00:00Z", "toTimestamp": "2026-11-23T00:00:00Z"}), vec![("2026-11-23T12:00:00Z", false)]),
+        (
+            json!({"fromTimestamp": "2026-11-23T12:00:00Z"}),
+            vec![("2026-11-23T11:00:00Z", false), ("2030-01-01T00:00:00Z", true)],
+        ),
+        (
+            json!({"toTimestamp": "2026-11-23T12:00:00Z"}),
+            vec![("2020-01-01T00:00:00Z", true), ("2026-11-23T12:00:00Z", false)],
+        ),
+        (
+            json!({"fromTimestamp": "2026-11-24T00:00:00Z", "toTimestamp": "2026-11-23T00:00:00Z"}),
+            vec![("2026-11-23T12:00:00Z", false)],
+        ),
         // All filters must hold.
         (
             json!({"weekdays": [0, 1], "hourMinute": {"from": "08:00", "to": "10:00"},
@@ -114,7 +129,10 @@ fn the_table_of_filters() {
             ],
         ),
         // Daylight saving: Oslo skips 02:00 to 03:00 on 2027-03-28, and repeats it on 2026-10-25.
-        (json!({"hourMinute": {"from": "02:30", "to": "04:00"}}), vec![("2027-03-28T00:59:59Z", false), ("2027-03-28T01:00:00Z", true)]),
+        (
+            json!({"hourMinute": {"from": "02:30", "to": "04:00"}}),
+            vec![("2027-03-28T00:59:59Z", false), ("2027-03-28T01:00:00Z", true)],
+        ),
         (
             json!({"hourMinute": {"from": "02:15", "to": "02:45"}}),
             vec![("2026-10-25T00:20:00Z", true), ("2026-10-25T00:50:00Z", false), ("2026-10-25T01:20:00Z", true)],
@@ -153,7 +171,11 @@ fn rules_and_the_default() {
         assert_eq!(name(&p, at), wants, "{at}");
     }
     assert_eq!(mapped.warnings[0], "rules[2] does nothing: it has no shouldCharge");
-    assert!(mapped.warnings[1].starts_with("two rules hold at the same time (numbers 1 and 2"), "{:?}", mapped.warnings);
+    assert!(
+        mapped.warnings[1].starts_with("two rules hold at the same time (numbers 1 and 2"),
+        "{:?}",
+        mapped.warnings
+    );
     both["defaultShouldCharge"] = json!(null);
     assert_eq!(name(&doc(&one(&both)), "2026-11-23T12:00:00Z"), "-");
     both["rules"] = json!([]);
@@ -168,7 +190,10 @@ fn which_schedules_have_an_effect() {
         (json!({"isEnabled": null}), ""),
         (json!({"locationId": null}), ""),
         (json!({"isEnabled": false}), "it is disabled"),
-        (json!({"targetType": "vehicle", "locationId": null}), "it is for a vehicle and names no location: never active"),
+        (
+            json!({"targetType": "vehicle", "locationId": null}),
+            "it is for a vehicle and names no location: never active",
+        ),
         (json!({"targetType": "vehicle"}), "it is for a vehicle, which is no device on the LAN"),
         (json!({"targetType": "hvac"}), "it is for a hvac, which is no device on the LAN"),
         (json!({"targetType": "toaster"}), "it is for a toaster, which derd does not know"),
@@ -191,7 +216,9 @@ fn which_schedules_have_an_effect() {
 #[test]
 fn the_time_zone_is_that_of_the_location() {
     let zones: Places = Places {
-        zones: [("oslo", "Europe/Oslo"), ("lima", "America/Lima"), ("utc", "UTC")].map(|(k, v)| (k.into(), v.into())).into(),
+        zones: [("oslo", "Europe/Oslo"), ("lima", "America/Lima"), ("utc", "UTC")]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into(),
         ..places()
     };
     for (schedule_at, device_at, configured, zone, is_warned) in [
@@ -208,7 +235,11 @@ fn the_time_zone_is_that_of_the_location() {
         let target = Target { zone: configured.map(Into::into), ..charger() };
         let mapped = schedules(&s, None, &target, &places).unwrap().remove(0);
         let Fate::Take(document) = &mapped.fate else { panic!("{mapped:?}") };
-        assert_eq!((&document["timezone"], mapped.warnings.len()), (&json!(zone), usize::from(is_warned)), "{mapped:?}");
+        assert_eq!(
+            (&document["timezone"], mapped.warnings.len()),
+            (&json!(zone), usize::from(is_warned)),
+            "{mapped:?}"
+        );
     }
     let bad = Places { zones: [(LOCATION.to_owned(), "Mars/Base".to_owned())].into(), ..places() };
     let mapped = schedules(&schedule(&json!({"shouldCharge": true})), None, &charger(), &bad).unwrap().remove(0);
@@ -218,7 +249,10 @@ fn the_time_zone_is_that_of_the_location() {
 #[test]
 fn what_cannot_be_understood_rejects_the_schedule_as_a_whole() {
     for (rule, says) in [
-        (json!({"shouldCharge": true, "hourMinute": {"from": "24:00", "to": "06:00"}}), "rules[0].hourMinute.from is 24:00"),
+        (
+            json!({"shouldCharge": true, "hourMinute": {"from": "24:00", "to": "06:00"}}),
+            "rules[0].hourMinute.from is 24:00",
+        ),
         (json!({"shouldCharge": true, "hourMinute": {"from": "22:00"}}), "rules[0].hourMinute.to is missing"),
         (json!({"shouldCharge": true, "weekdays": [7]}), "rules[0].weekdays has 7"),
         (json!({"shouldCharge": true, "fromTimestamp": "soon"}), "rules[0].fromTimestamp: "),

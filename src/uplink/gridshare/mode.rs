@@ -20,7 +20,12 @@ fn fate(answer: &Value, target: &Target, plan: &str, warnings: &mut Vec<String>)
     let simplest = match target.kind {
         DeviceKind::Battery => "auto",
         DeviceKind::Charger => "start",
-        kind => return Fate::Drop(format!("operation modes are for batteries and chargers, and {} is a {kind}", target.device)),
+        kind => {
+            return Fate::Drop(format!(
+                "operation modes are for batteries and chargers, and {} is a {kind}",
+                target.device
+            ));
+        }
     };
     let rank = match answer.get("mode").and_then(Value::as_str) {
         Some("Simple") => "schedule",

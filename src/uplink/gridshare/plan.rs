@@ -34,10 +34,13 @@ fn fate(answer: &Value, target: &Target, plan: &str, warnings: &mut Vec<String>)
         return Fate::Drop("the plan is empty".to_owned());
     }
     if !matches!(target.kind, DeviceKind::Battery | DeviceKind::Charger) {
-        return Fate::Drop(format!("an overlay plan is for a battery or a charger, and {} is a {}", target.device, target.kind));
+        return Fate::Drop(format!(
+            "an overlay plan is for a battery or a charger, and {} is a {}",
+            target.device, target.kind
+        ));
     }
-    let has_durations =
-        commands.iter().any(|c| c.get("durationMinutes").is_some_and(|d| !d.is_null())) && commands.iter().all(|c| c.get("start").is_none_or(Value::is_null));
+    let has_durations = commands.iter().any(|c| c.get("durationMinutes").is_some_and(|d| !d.is_null()))
+        && commands.iter().all(|c| c.get("start").is_none_or(Value::is_null));
     let timed = if has_durations { by_duration(answer, commands, warnings) } else { by_instants(commands, warnings) };
     let mut slots = Vec::new();
     for (n, start, end, command) in timed {
@@ -142,7 +145,8 @@ fn battery(action: &str, limit: Option<f64>, target: &Target) -> Slot {
         // To follow the load is what a battery does by itself.
         ("follow", None) => (json!({"action": "auto"}), None),
         ("follow", Some(limit)) => {
-            let warning = format!("{} follows the load by itself, and its power cannot be capped to {limit} W", target.device);
+            let warning =
+                format!("{} follows the load by itself, and its power cannot be capped to {limit} W", target.device);
             (json!({"action": "auto"}), Some(warning))
         }
         (action, None) => (json!({"action": action}), None),

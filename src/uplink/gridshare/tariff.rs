@@ -112,7 +112,9 @@ fn periods(listed: &[Value], warnings: &mut Vec<String>) -> Vec<Value> {
     // An end is exclusive, unless that would leave days without a price between two periods.
     let has_hole = |pair: &[Read]| matches!(pair, [a, b] if a.to.and_then(|to| to.tomorrow().ok()) == Some(b.from));
     if read.windows(2).any(has_hole) {
-        warnings.push("the last days of periods are taken to belong to them, as days between them would have no price".to_owned());
+        warnings.push(
+            "the last days of periods are taken to belong to them, as days between them would have no price".to_owned(),
+        );
         for period in &mut read {
             period.to = period.to.and_then(|to| to.tomorrow().ok());
             for (_, to, _) in &mut period.exceptions {
@@ -202,7 +204,9 @@ fn weekday(day: &Value) -> Result<&'static str, String> {
             let text = text.trim().to_ascii_lowercase();
             match text.parse::<usize>() {
                 Ok(number) => number.checked_sub(1),
-                Err(_) => (0..7).find(|n| DAYS.get(*n) == Some(&text.as_str()) || LONG_DAYS.get(*n) == Some(&text.as_str())),
+                Err(_) => {
+                    (0..7).find(|n| DAYS.get(*n) == Some(&text.as_str()) || LONG_DAYS.get(*n) == Some(&text.as_str()))
+                }
             }
         }
         _ => None,

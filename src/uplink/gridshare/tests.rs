@@ -75,8 +75,12 @@ fn commands_that_are_left_out() {
         (json!({"start": at("10:00"), "end": at("11:00"), "action": "hold", "powerLimit_W": "all"}), "invalid type"),
         (json!(5), "invalid type"),
     ] {
-        let mapped = overlay(&json!({"commands": [bad, command("12:00", "13:00", "charge")]}), &target(DeviceKind::Battery));
-        assert!(mapped.warnings.len() == 1 && mapped.warnings[0].starts_with("commands[0] is left out: "), "{mapped:?}");
+        let mapped =
+            overlay(&json!({"commands": [bad, command("12:00", "13:00", "charge")]}), &target(DeviceKind::Battery));
+        assert!(
+            mapped.warnings.len() == 1 && mapped.warnings[0].starts_with("commands[0] is left out: "),
+            "{mapped:?}"
+        );
         assert!(mapped.warnings[0].contains(says), "{bad}: {:?}", mapped.warnings);
         let p = doc(&mapped, DeviceKind::Battery);
         assert_eq!((name(&p, &at("10:30")), name(&p, &at("12:30"))), ("-", "charge"), "{bad}");
@@ -114,7 +118,8 @@ fn the_table_of_actions() {
         ("follow", Some(500.0), Action::Auto, Some(0.0), 2),
         ("follow", Some(0.0), Action::Idle, Some(0.0), 0),
     ] {
-        let plan = json!({"commands": [{"start": at("10:00"), "end": at("11:00"), "action": action, "powerLimit_W": limit}]});
+        let plan =
+            json!({"commands": [{"start": at("10:00"), "end": at("11:00"), "action": action, "powerLimit_W": limit}]});
         let for_battery = overlay(&plan, &target(DeviceKind::Battery));
         let for_charger = overlay(&plan, &target(DeviceKind::Charger));
         let got = wanted(&doc(&for_battery, DeviceKind::Battery), &at("10:30"));
@@ -131,7 +136,8 @@ fn the_table_of_actions() {
         assert_eq!(for_battery.warnings.len() + for_charger.warnings.len(), warnings, "{action} {limit:?}");
     }
     let one_phase = Target { phases: 1, ..target(DeviceKind::Charger) };
-    let plan = json!({"commands": [{"start": at("10:00"), "end": at("11:00"), "action": "charge", "powerLimit_W": 2300}]});
+    let plan =
+        json!({"commands": [{"start": at("10:00"), "end": at("11:00"), "action": "charge", "powerLimit_W": 2300}]});
     let Fate::Take(document) = overlay(&plan, &one_phase).fate else { panic!() };
     assert_eq!(document["slots"][0]["params"]["current_a"], json!(10.0));
 }
@@ -192,7 +198,8 @@ fn taken(mapped: &Mapped) -> &Value {
 }
 
 fn tariff(periods: Value) -> Mapped {
-    let answer = json!({"tariffId": "T1", "name": "Night", "companyName": "Acme", "currency": "USD", "pricingPeriods": periods});
+    let answer =
+        json!({"tariffId": "T1", "name": "Night", "companyName": "Acme", "currency": "USD", "pricingPeriods": periods});
     periodical(&answer, Some("America/New_York"))
 }
 
@@ -225,7 +232,11 @@ fn a_periodical_tariff() {
 #[test]
 fn ends_of_pricing_periods() {
     for (sent, native, warnings) in [
-        (vec![("2026-01-01", Some("2026-07-01")), ("2026-07-01", None)], vec![("2026-01-01", Some("2026-07-01")), ("2026-07-01", None)], 0),
+        (
+            vec![("2026-01-01", Some("2026-07-01")), ("2026-07-01", None)],
+            vec![("2026-01-01", Some("2026-07-01")), ("2026-07-01", None)],
+            0,
+        ),
         // A hole of one day: the ends are inclusive, all of them.
         (
             vec![("2026-01-01", Some("2026-06-30")), ("2026-07-01", Some("2026-12-31"))],
@@ -239,7 +250,11 @@ fn ends_of_pricing_periods() {
             0,
         ),
         // A later period closes an open one, and cuts one that reaches into it.
-        (vec![("2026-01-01", None), ("2026-03-01", None)], vec![("2026-01-01", Some("2026-03-01")), ("2026-03-01", None)], 0),
+        (
+            vec![("2026-01-01", None), ("2026-03-01", None)],
+            vec![("2026-01-01", Some("2026-03-01")), ("2026-03-01", None)],
+            0,
+        ),
         (
             vec![("2026-01-01", Some("2026-09-01")), ("2026-03-01", None)],
             vec![("2026-01-01", Some("2026-03-01")), ("2026-03-01", None)],
@@ -248,7 +263,12 @@ fn ends_of_pricing_periods() {
     ] {
         let list = sent.iter().map(|(from, to)| json!({"start": from, "end": to, "rates": [{"price": 1}]})).collect();
         let mapped = tariff(list);
-        let got: Vec<_> = taken(&mapped)["periods"].as_array().unwrap().iter().map(|p| (p["from"].clone(), p["to"].clone())).collect();
+        let got: Vec<_> = taken(&mapped)["periods"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| (p["from"].clone(), p["to"].clone()))
+            .collect();
         assert_eq!(got, native.iter().map(|(from, to)| (json!(from), json!(to))).collect::<Vec<_>>(), "{sent:?}");
         assert_eq!(mapped.warnings.len(), warnings, "{sent:?}");
     }
@@ -279,13 +299,14 @@ fn rates_that_cannot_be_read_are_left_out_and_told() {
 
 #[test]
 fn pages_of_a_dynamic_tariff() {
-    let page = |values: Value, next: Option<&str>| {
-        json!({"tariffId": "dyn", "name": "Spot", "currency": "EUR", "values": values, "nextToken": next})
-    };
+    let page = |values: Value, next: Option<&str>| json!({"tariffId": "dyn", "name": "Spot", "currency": "EUR", "values": values, "nextToken": next});
     let value = |clock: &str, price: f64| json!({"timestamp": at(clock), "price": price});
     let pages = [
         page(json!([value("11:00", 0.2), value("10:00", 0.1)]), Some("more")),
-        page(json!([value("11:00", 0.25), value("12:00", -0.05), {"timestamp": "later", "price": 1}, {"timestamp": at("13:00")}]), None),
+        page(
+            json!([value("11:00", 0.25), value("12:00", -0.05), {"timestamp": "later", "price": 1}, {"timestamp": at("13:00")}]),
+            None,
+        ),
     ];
     let mapped = dynamic(&pages);
     let start = |clock: &str| at(clock).replace("00Z", "00.000Z");

@@ -6,7 +6,10 @@ use serde_json::json;
 fn ids_of_a_cloud_become_ids_of_documents() {
     for (parts, id) in [
         (vec!["texture", "clpkn2je80006102tx7d0jhb8"], "texture-clpkn2je80006102tx7d0jhb8"),
-        (vec!["a", "4eaeb363-296d-4ccc-a973-7805e6f400bd", "battery"], "a-4eaeb363-296d-4ccc-a973-7805e6f400bd-battery"),
+        (
+            vec!["a", "4eaeb363-296d-4ccc-a973-7805e6f400bd", "battery"],
+            "a-4eaeb363-296d-4ccc-a973-7805e6f400bd-battery",
+        ),
     ] {
         assert_eq!(plan_id(&parts), id);
     }

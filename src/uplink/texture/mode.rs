@@ -67,9 +67,11 @@ fn battery(word: &str, mode: &Map<String, Value>, target: &Target) -> Result<Mod
         // Not to export is what a battery's own mode does: it follows the load.
         "discharge" if !grid => Ok(Mode {
             warning: Some(match floor.is_some() || watts.is_some() || percent.is_some() {
-                true => "discharge without the grid is the battery's own mode, which follows the load: power and floor \
+                true => {
+                    "discharge without the grid is the battery's own mode, which follows the load: power and floor \
                          of the mode are not kept"
-                    .to_owned(),
+                        .to_owned()
+                }
                 false => "discharge without the grid is the battery's own mode, which follows the load".to_owned(),
             }),
             ..Mode::plain("auto")
@@ -81,7 +83,10 @@ fn battery(word: &str, mode: &Map<String, Value>, target: &Target) -> Result<Mod
                 (None, Some(100.0)) => None,
                 (None, Some(percent)) => {
                     let most = target.max_discharge_w.ok_or_else(|| {
-                        format!("dischargePowerPercent is {percent}, and the largest power of {} is not known", target.device)
+                        format!(
+                            "dischargePowerPercent is {percent}, and the largest power of {} is not known",
+                            target.device
+                        )
                     })?;
                     Some(most * percent / 100.0)
                 }
@@ -89,9 +94,11 @@ fn battery(word: &str, mode: &Map<String, Value>, target: &Target) -> Result<Mod
                     let usable = target.capacity_wh.map(|wh| wh * (100.0 - floor.unwrap_or(0.0)) / 100.0);
                     let spread = usable.filter(|wh| *wh > 0.0).map(|wh| wh / SMOOTH_HOURS);
                     if spread.is_none() {
-                        discharge.warning =
-                            Some(format!("a smooth discharge is not possible, as the capacity of {} is not known: it \
-                                          discharges with its largest power", target.device));
+                        discharge.warning = Some(format!(
+                            "a smooth discharge is not possible, as the capacity of {} is not known: it \
+                                          discharges with its largest power",
+                            target.device
+                        ));
                     }
                     spread.map(|watts| target.max_discharge_w.map_or(watts, |most| watts.min(most)))
                 }

@@ -9,7 +9,7 @@ use super::wire;
 use crate::model::{DeviceKind, Timestamp};
 use crate::plan::is_zone;
 use crate::uplink::mapping::{
-    Fate, Mapped, MINUTES_PER_DAY, Target, Times, entries, first_overlap, hour_minute, plan_id, shown,
+    Fate, MINUTES_PER_DAY, Mapped, Target, Times, entries, first_overlap, hour_minute, plan_id, shown,
 };
 use serde_json::{Map, Value, json};
 
@@ -213,7 +213,9 @@ fn when(rule: &wire::Rule, n: usize, faults: &mut Vec<String>) -> Option<Times> 
             for day in list {
                 match day.as_u64().filter(|day| *day < 7) {
                     Some(day) => days |= 1 << day,
-                    None => faults.push(format!("rules[{n}].daysOfWeek has {day}: it takes 0 (Sunday) to 6 (Saturday)")),
+                    None => {
+                        faults.push(format!("rules[{n}].daysOfWeek has {day}: it takes 0 (Sunday) to 6 (Saturday)"))
+                    }
                 }
             }
         }

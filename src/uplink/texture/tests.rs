@@ -77,7 +77,11 @@ fn the_table_of_times() {
                 ("2026-11-23T17:00:00Z", "idle"),
             ],
         ),
-        ("6 is Saturday", vec![(&days, json!([6]))], vec![("2026-11-21T17:00:00Z", "charge"), ("2026-11-22T17:00:00Z", "idle")]),
+        (
+            "6 is Saturday",
+            vec![(&days, json!([6]))],
+            vec![("2026-11-21T17:00:00Z", "charge"), ("2026-11-22T17:00:00Z", "idle")],
+        ),
         (
             "no zone: the gateway's",
             vec![("/deviceTimezone", Value::Null)],
@@ -122,7 +126,11 @@ fn the_table_of_times() {
         (
             "a start in the skipped hour fires at the first instant after it",
             vec![(&start, json!("02:30")), (&end, json!("04:00"))],
-            vec![("2027-03-14T06:59:59Z", "idle"), ("2027-03-14T07:00:00Z", "charge"), ("2027-03-14T08:00:00Z", "idle")],
+            vec![
+                ("2027-03-14T06:59:59Z", "idle"),
+                ("2027-03-14T07:00:00Z", "charge"),
+                ("2027-03-14T08:00:00Z", "idle"),
+            ],
         ),
         (
             "a repeated hour is active both times",
@@ -173,7 +181,11 @@ fn two_rules_at_once_the_first_listed_wins_and_it_is_told() {
     let mapped = one(&schedule, &battery());
     let doc = doc(&mapped, &battery());
     assert_eq!((name(&doc, "2026-11-22T17:45:00Z"), name(&doc, "2026-11-22T18:30:00Z")), ("charge", "auto"));
-    assert!(mapped.warnings[0].starts_with("two rules hold at the same time (numbers 1 and 2"), "{:?}", mapped.warnings);
+    assert!(
+        mapped.warnings[0].starts_with("two rules hold at the same time (numbers 1 and 2"),
+        "{:?}",
+        mapped.warnings
+    );
 }
 
 #[test]
@@ -198,8 +210,7 @@ fn times_that_cannot_be_understood_reject_the_schedule_as_a_whole() {
         let Fate::Reject(faults) = &mapped.fate else { panic!("{pointer} {value}: {mapped:?}") };
         assert!(faults.len() == 1 && faults[0].contains(says), "{pointer} {value}: {faults:?}");
     }
-    let backwards =
-        [("/startsAt", json!("2026-01-02T00:00:00Z")), ("/endsAt", json!("2026-01-02T00:00:00Z"))];
+    let backwards = [("/startsAt", json!("2026-01-02T00:00:00Z")), ("/endsAt", json!("2026-01-02T00:00:00Z"))];
     assert!(matches!(one(&with(schedule(), &backwards), &battery()).fate, Fate::Reject(_)));
 }
 
@@ -210,8 +221,14 @@ fn the_table_of_battery_modes() {
     let charge = |grid, max| json!({"action": "charge", "params": {"grid": grid, "max_soc_pct": max}});
     for (mode, wants) in [
         (json!({"operatingMode": "charge"}), json!({"action": "charge", "params": {"grid": false}})),
-        (json!({"operatingMode": "charge", "maximumBatteryReserve": 80, "enableGridInteraction": true}), charge(true, 80.0)),
-        (json!({"operatingMode": "charge", "maximumBatteryReserve": 90, "minimumBatteryReserve": 5}), charge(false, 90.0)),
+        (
+            json!({"operatingMode": "charge", "maximumBatteryReserve": 80, "enableGridInteraction": true}),
+            charge(true, 80.0),
+        ),
+        (
+            json!({"operatingMode": "charge", "maximumBatteryReserve": 90, "minimumBatteryReserve": 5}),
+            charge(false, 90.0),
+        ),
         (
             json!({"operatingMode": "discharge", "enableGridInteraction": true}),
             json!({"action": "discharge", "params": {}}),
@@ -330,8 +347,7 @@ fn the_schedule_created_last_wins_while_it_is_in_force() {
         )
     };
     let old = made("old", "2026-01-01T00:00:00Z", None, None, "idle");
-    let new =
-        made("new", "2026-02-01T00:00:00Z", Some("2026-06-01T00:00:00Z"), Some("2026-07-01T00:00:00Z"), "reset");
+    let new = made("new", "2026-02-01T00:00:00Z", Some("2026-06-01T00:00:00Z"), Some("2026-07-01T00:00:00Z"), "reset");
     for order in [json!([old, new]), json!([new, old])] {
         let all = map(&json!({"deviceSchedules": order}), &battery());
         assert_eq!(all.iter().map(|m| m.plan.as_str()).collect::<Vec<_>>(), ["texture-old", "texture-new"]);
@@ -347,7 +363,8 @@ fn the_schedule_created_last_wins_while_it_is_in_force() {
         assert_eq!(all[0].warnings, ["a schedule that was created later takes part of its time"]);
     }
     // Covered wholly, and not at all.
-    let inner = made("in", "2025-01-01T00:00:00Z", Some("2026-06-10T00:00:00Z"), Some("2026-06-20T00:00:00Z"), "charge");
+    let inner =
+        made("in", "2025-01-01T00:00:00Z", Some("2026-06-10T00:00:00Z"), Some("2026-06-20T00:00:00Z"), "charge");
     let other = made("other", "2025-02-01T00:00:00Z", None, Some("2026-06-01T00:00:00Z"), "charge");
     let tag = with(tag_schedule("tag", "battery"), &[("/createdAt", json!("2027-01-01T00:00:00Z"))]);
     let all = map(&json!([inner, other, new, tag]), &battery());
@@ -366,8 +383,11 @@ fn an_answer_that_is_no_schedule() {
         schedule(),
         &[
             ("/defaultDeviceOperatingMode", json!({"operatingMode": "auto", "heatTarget": 70, "coolTarget": 78})),
-            ("/rules/0", json!({"daysOfWeek": [0, 1, 2, 3, 4, 5, 6], "startTime": "13:00", "endTime": "13:00",
-                "deviceOperatingMode": {"operatingMode": "auto", "heatTarget": 70, "coolTarget": 78}})),
+            (
+                "/rules/0",
+                json!({"daysOfWeek": [0, 1, 2, 3, 4, 5, 6], "startTime": "13:00", "endTime": "13:00",
+                "deviceOperatingMode": {"operatingMode": "auto", "heatTarget": 70, "coolTarget": 78}}),
+            ),
         ],
     );
     assert_eq!(one(&example, &battery()).fate, Fate::Drop("none of its modes can be carried out here".to_owned()));
