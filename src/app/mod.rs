@@ -157,6 +157,7 @@ pub async fn start(
             outcomes: outcomes_tx.clone(),
             held: memory.held.get(&spec.id).cloned(),
             baseline: memory.baselines.get(&spec.id).cloned(),
+            wear: memory.wears.get(&spec.id).cloned(),
         });
         device_stage.tasks.spawn(format!("device {}", spec.id), task.run(device_stop.clone()));
         handles.push(handle);
@@ -332,6 +333,7 @@ struct Memory {
     gateway: GatewayId,
     held: BTreeMap<DeviceId, Held>,
     baselines: BTreeMap<DeviceId, String>,
+    wears: BTreeMap<DeviceId, String>,
     open: Vec<store::OpenCommand>,
     plans: Vec<store::StoredPlan>,
 }
@@ -358,6 +360,7 @@ impl Memory {
             gateway,
             held: store.held_all().await.map_err(failed)?.into_iter().map(|h| (h.device.clone(), h)).collect(),
             baselines: store.baselines().await.map_err(failed)?.into_iter().collect(),
+            wears: store.wears().await.map_err(failed)?.into_iter().collect(),
             open: store.open_commands().await.map_err(failed)?,
             plans: store.plans().await.map_err(failed)?,
         })

@@ -249,6 +249,7 @@ pub(super) fn limit_inverters(q: &Question<'_>, drafts: &mut [Draft<'_>], memory
             draft.limited_by = by;
         }
         clip(&mut watts, unit.spec.limits.max_power_w.unwrap_or(f64::INFINITY), "max_power_w", &mut draft.limited_by);
+        clip(&mut watts, unit.caps.baseline_w.unwrap_or(f64::INFINITY), "baseline", &mut draft.limited_by);
         if draft.want == Want::Own {
             draft.guard = Some(EXPORT);
         }

@@ -3,10 +3,12 @@
 //!
 //! # Layout
 //!
-//! * `apply`: what to do next about an order; pure
+//! * `apply`: what to do next about an order, `judge`: what follows from what came of it; both pure
 //! * `words`: what the keeper and the task say to each other
 //! * `walls`: what a device must never be told; pure
+//! * `wear`: the ledger of writes and its budget; pure. `purse`: the ledger with the clock
 //! * `task`: the loop, one request at a time, orders before polls
+//! * `perform`: programs on the wire
 //! * `find`: discovery and the first baseline
 //! * `poll`: readings
 //!
@@ -17,10 +19,14 @@
 
 mod apply;
 mod find;
+mod judge;
+mod perform;
 mod poll;
 mod probe;
+mod purse;
 mod task;
 mod walls;
+mod wear;
 mod words;
 
 #[cfg(test)]
@@ -62,6 +68,8 @@ pub struct DeviceParts {
     pub held: Option<Held>,
     /// The baseline recorded at the first contact, if there was one.
     pub baseline: Option<String>,
+    /// The ledger of writes to it, as kept by the store.
+    pub wear: Option<String>,
 }
 
 /// A device as seen by control and the others. Cheap to clone.

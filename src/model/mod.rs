@@ -21,6 +21,7 @@ mod sample;
 mod setpoint;
 mod status;
 mod time;
+mod wear;
 
 pub use device::{
     Capabilities, ControlSettings, Coupling, DeviceInfo, DeviceKind, DeviceLimits, DeviceSpec, DeviceState, FailSafe,
@@ -37,3 +38,4 @@ pub use sample::{BootId, RowNo, Sample, Stored};
 pub use setpoint::{Demand, Held, LeaseEnd, Order, Setpoint};
 pub use status::{ControlStatus, ControlledBy, DeviceStatus, Health, StoreStatus, UplinkMode, UplinkStatus};
 pub use time::{ClockState, Mono, Timestamp};
+pub use wear::{BaselineReport, Drift, Wear, WriteClass};

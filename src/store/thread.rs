@@ -8,10 +8,10 @@ use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
 use super::written::Written;
 use super::{StoreSettings, journal, retention};
-use crate::model::{ClockState, Event, EventState, Mono, Severity, StoreStatus};
+use crate::model::{ClockState, DeviceId, Event, EventState, Mono, Severity, StoreStatus};
 use crate::runtime::Clock;
 use rusqlite::Connection;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,6 +57,8 @@ pub(crate) struct Worker {
     written: Written,
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
     deferred: Deferred,
+    /// Ledgers of writes that are not on the disk yet.
+    wear: BTreeMap<DeviceId, String>,
     due: Due,
     status: StoreStatus,
     full: retention::Full,
@@ -86,6 +88,7 @@ impl Worker {
             written,
             jobs: VecDeque::new(),
             deferred: Deferred::default(),
+            wear: BTreeMap::new(),
             status: StoreStatus::default(),
             full: retention::Full::default(),
             is_stuck: false,
@@ -134,7 +137,7 @@ impl Worker {
     }
 
     fn until_due(&self) -> Duration {
-        if self.telemetry.is_dirty() { self.due.commit.since(self.clock.mono()).min(TURN) } else { TURN }
+        if self.is_dirty() { self.due.commit.since(self.clock.mono()).min(TURN) } else { TURN }
     }
 
     fn burst(&mut self, first: Ask) -> Next {
@@ -167,7 +170,7 @@ impl Worker {
             self.retry_deferred();
         }
         let is_full = self.telemetry.pending().len() >= RING && self.status.error.is_none();
-        if self.telemetry.is_dirty() && (mono >= self.due.commit || is_full) {
+        if self.is_dirty() && (mono >= self.due.commit || is_full) {
             // The outcome is kept in the status.
             let _tried = self.commit().is_err();
         }
@@ -188,16 +191,21 @@ impl Worker {
         }
     }
 
-    /// Commit telemetry and cursors.
+    fn is_dirty(&self) -> bool {
+        self.telemetry.is_dirty() || !self.wear.is_empty()
+    }
+
+    /// Commit telemetry, cursors and ledgers.
     pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
         self.due.commit = self.clock.mono().plus(self.settings.commit_every);
-        if !self.telemetry.is_dirty() {
+        if !self.is_dirty() {
             return Ok(());
         }
         let now = self.clock.now();
         let trusted = self.clock.state() != ClockState::Untrusted;
-        let written = &mut self.written;
+        let (written, wear) = (&mut self.written, &self.wear);
         let done = self.telemetry.commit(&self.conn, |tx| {
+            journal::set_wear(tx, wear)?;
             if trusted {
                 set_meta(tx, super::LAST_WALL_MS, &now.ms().to_string())?;
             }
@@ -206,6 +214,7 @@ impl Worker {
         match done {
             Ok(()) => {
                 self.is_stuck = false;
+                self.wear.clear();
                 self.wrote();
                 Ok(())
             }
@@ -352,6 +361,7 @@ impl Worker {
         match ask {
             Ask::Sample(stored) => self.telemetry.take(stored),
             Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
+            Ask::Wear(device, json) => drop(self.wear.insert(device, json)),
             Ask::Flush(reply) => answer(reply, self.commit()),
             Ask::Stop(reply) => return Next::Stop(reply),
             Ask::History(query, reply) => {
@@ -427,6 +437,7 @@ impl Worker {
             Ask::OpenCommands(reply) => answer(reply, journal::open_commands(conn).attempt("reading commands")),
             Ask::Plans(reply) => answer(reply, journal::plans(conn).attempt("reading plans")),
             Ask::HeldAll(reply) => answer(reply, journal::held_all(conn).attempt("reading held setpoints")),
+            Ask::Wears(reply) => answer(reply, journal::wears(conn).attempt("reading ledgers of writes")),
             Ask::Baselines(reply) => answer(reply, journal::baselines(conn).attempt("reading baselines")),
             Ask::Events(limit, reply) => answer(reply, journal::events(conn, limit).attempt("reading events")),
             Ask::Outbox(uplink, limit, reply) => {

@@ -240,5 +240,6 @@ fn control_json(control: &ControlSettings) -> Value {
         "enabled": control.enabled,
         "accept_no_failsafe": control.accept_no_failsafe,
         "fallback_current_a": control.fallback_current_a,
+        "flash_writes_per_day": control.flash_writes_per_day,
     })
 }
