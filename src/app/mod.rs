@@ -164,6 +164,7 @@ pub async fn start(
     }
     drop((samples_tx, outcomes_tx));
 
+    let accepts = handles.iter().map(|h| (h.spec().id.clone(), h.accepts())).collect();
     let statuses: Vec<_> = handles.iter().map(|h| (h.spec().clone(), h.status())).collect();
     let recovered = command::recover(&memory.open, &memory.plans, &settings.devices, &settings.site, &clock);
     let (updates_tx, updates) = mpsc::channel(UPDATES);
@@ -238,6 +239,7 @@ pub async fn start(
         commands,
         clock: clock.clone(),
         devices: settings.devices,
+        accepts,
         site: settings.site,
     })
     .map_err(|e| AppError::setup("web", e))?;

@@ -88,6 +88,11 @@ impl Keeper {
         self.held.is_some()
     }
 
+    /// Is something being written, or about to be.
+    pub(super) const fn is_at_work(&self) -> bool {
+        self.work.is_some()
+    }
+
     /// From now on only the way back.
     pub(super) const fn stop(&mut self) {
         self.stopping = true;

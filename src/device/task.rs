@@ -2,6 +2,7 @@
 
 use super::DeviceParts;
 use super::apply::Keeper;
+use super::baseline::Accept;
 use super::find::Finder;
 use super::poll::Poll;
 use super::purse::Purse;
@@ -9,7 +10,7 @@ use super::words::{Do, Effect};
 use crate::link::{LinkHandle, LinkState};
 use crate::model::{
     BootId, Demand, DeviceSpec, DeviceState, DeviceStatus, Event, EventState, Held, Mono, Order, Outcome, Sample,
-    Severity,
+    Severity, Stage,
 };
 use crate::profile::{Driver, Program};
 use crate::runtime::{Clock, Exit, Shutdown};
@@ -45,6 +46,8 @@ pub struct DeviceTask {
     /// The program that was written last: its checks are what must read back.
     pub(super) program: Option<(Demand, Program)>,
     pub(super) purse: Purse,
+    /// Who wants a new baseline accepted.
+    accepts: mpsc::Receiver<Accept>,
 }
 
 /// The way to the device.
@@ -67,7 +70,12 @@ pub(super) struct Out {
 }
 
 impl DeviceTask {
-    pub(super) fn new(parts: DeviceParts, orders: watch::Receiver<Order>, status: watch::Sender<DeviceStatus>) -> Self {
+    pub(super) fn new(
+        parts: DeviceParts,
+        orders: watch::Receiver<Order>,
+        accepts: mpsc::Receiver<Accept>,
+        status: watch::Sender<DeviceStatus>,
+    ) -> Self {
         let held = parts.held.map(|h| (h.demand, h.on_end));
         let purse = Purse::new(parts.wear.as_deref(), parts.spec.control.flash_writes_per_day, &parts.clock);
         status.send_modify(|s| s.wear = purse.rows());
@@ -92,6 +100,7 @@ impl DeviceTask {
             orders,
             program: None,
             purse,
+            accepts,
         }
     }
 
@@ -109,6 +118,9 @@ impl DeviceTask {
                 }
                 Ok(false) => {}
                 Err(_) => break Exit::Orphaned,
+            }
+            if let Ok(reply) = self.accepts.try_recv() {
+                self.accept_baseline(reply);
             }
             let now = self.clock.mono();
             self.look_at_link(now);
@@ -178,6 +190,7 @@ impl DeviceTask {
             Some(wake) => wake.since(self.clock.mono()).max(Duration::from_millis(1)),
             None => Duration::from_secs(3600),
         };
+        let mut accept = None;
         let owes = !self.out.waiting.is_empty();
         tokio::select! {
             biased;
@@ -190,8 +203,12 @@ impl DeviceTask {
                 // The link's task is gone; requests say so. Do not spin on its cell.
                 sleep(pause.min(Duration::from_secs(1))).await;
             },
+            Some(reply) = self.accepts.recv() => accept = Some(reply),
             _room = self.out.outcomes.reserve(), if owes => {}
             () = sleep(pause) => {}
+        }
+        if let Some(reply) = accept {
+            self.accept_baseline(reply);
         }
     }
 
@@ -211,9 +228,16 @@ impl DeviceTask {
                 Effect::Outcome { cause, demand, stage, evidence } => {
                     tracing::debug!(device = %self.spec.id, ?demand, ?stage, "setpoint");
                     let (device, at) = (self.spec.id.clone(), self.clock.now());
+                    let owns = demand.is_standing() && stage == Stage::Verified;
                     self.out.report(Outcome { device, cause, demand, at, stage, evidence });
+                    if owns {
+                        self.owns(&demand).await;
+                    }
                 }
-                Effect::NotHeld => self.out.forget(self.spec.id.clone()).await,
+                Effect::NotHeld => {
+                    self.out.forget(self.spec.id.clone()).await;
+                    self.gave_back();
+                }
                 Effect::Remember(demand, on_end) => {
                     let held = Held { device: self.spec.id.clone(), demand, on_end, since: self.clock.now() };
                     self.out.journal(held, JOURNAL_WAIT).await;

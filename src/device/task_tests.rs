@@ -5,8 +5,8 @@ use super::tests::{hold, spec};
 use super::{DeviceHandle, DeviceParts, create};
 use crate::link::{Job, LinkError, LinkHandle, LinkState};
 use crate::model::{
-    BootId, ControlSettings, Demand, DeviceKind, DeviceState, DeviceStatus, EventState, Held, IntentKey, Order,
-    Outcome, Point, Sample, Stage, StoreStatus, Timestamp,
+    BootId, ControlSettings, Demand, DeviceId, DeviceKind, DeviceState, DeviceStatus, EventState, Held, IntentKey,
+    Order, Outcome, Point, Sample, Stage, StoreStatus, Timestamp,
 };
 use crate::profile::{Answer, Catalogue, Request};
 use crate::runtime::{Clock, Exit, ShutdownSwitch};
@@ -29,6 +29,7 @@ struct World {
     trouble: Option<LinkError>,
     log: Vec<String>,
     stuck: bool,
+    kept: Vec<(DeviceId, String)>,
 }
 
 struct Rig {
@@ -50,7 +51,15 @@ fn note(world: &Mutex<World>, ask: Ask) {
     let line = match ask {
         Ask::Held(held) => format!("held {:?}", held.demand),
         Ask::NotHeld(_) => "not held".into(),
-        Ask::Baseline(_, json) => format!("baseline {json}"),
+        Ask::Baseline(device, json) => {
+            let line = format!("baseline {json}");
+            lock(world).kept = vec![(device, json)];
+            line
+        }
+        Ask::Baselines(reply) => {
+            let kept = lock(world).kept.clone();
+            return reply.send(Ok(kept)).unwrap();
+        }
         Ask::Event(event) => format!("{} {}", event.code, event.state == EventState::Raised),
         _ => return,
     };
