@@ -28,6 +28,7 @@
 //! run 10                                              # ten more cycles, a second apart
 //! ```
 
+mod pairs;
 mod reasons;
 
 use super::ControlMsg;
