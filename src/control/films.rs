@@ -28,6 +28,7 @@
 //! run 10                                              # ten more cycles, a second apart
 //! ```
 
+mod pairs;
 mod reasons;
 
 use super::ControlMsg;
@@ -284,7 +285,7 @@ impl<'a> Film<'a> {
                     device,
                     action: action(line, line.word(3)),
                     rank: Rank::from_word(line.pairs.get("rank").unwrap_or(&"command")).unwrap(),
-                    source: "acme".into(),
+                    source: (*line.pairs.get("by").unwrap_or(&"acme")).into(),
                     accepted: line.num("n").unwrap() as u64,
                     since: self.now().wall,
                     ends_at,

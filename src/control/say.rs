@@ -443,7 +443,7 @@ fn why_text(why: Why) -> String {
 /// `500 W`, `2.0 kW`, `7 A`, `7.5 A`.
 fn amount(value: f64, unit: &str) -> String {
     match unit {
-        "W" if value.abs() >= 999.5 => format!("{:.1} kW", value / 1000.0),
+        "W" if value.abs() >= 999.5 => format!("{:.1} kW", round(value / 1000.0)),
         "W" => format!("{:.0} W", value + 0.0),
         _ => format!("{} {unit}", plain(value)),
     }
