@@ -26,6 +26,8 @@ mod tests;
 mod trace;
 mod view;
 
+#[cfg(test)]
+pub(crate) use self::core::{Core, Effect, Now};
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};
 
 use crate::model::{ControlStatus, DeviceId, Intent, IntentKey, PlanId, SiteLimit, UplinkName};

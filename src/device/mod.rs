@@ -16,6 +16,8 @@
 //! the next poll brings a newer one. Outcomes to control: bounded; when full they wait here, in order, and nothing is lost.
 
 mod apply;
+#[cfg(test)]
+pub(crate) mod bench_tests;
 mod find;
 mod poll;
 mod probe;
