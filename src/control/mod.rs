@@ -3,7 +3,8 @@
 //! # Layout
 //!
 //! - `view`: the newest samples frozen into one picture per cycle; what is old is no value.
-//! - `limits`: what may never happen, as arithmetic on the picture.
+//! - `limits`, `clamp`: what may never happen, as arithmetic on the picture. `phases`: where a one-phase car draws.
+//! - `pace`: ramps, and the least times on and off of a charger.
 //! - `arbiter`: (view, intents, limits, now) -> one decision per device. Pure, as the two above.
 //! - `trace`: why: what each limit took, as small values; texts are made only when a decision is told.
 //! - `core`: the state between cycles; events go in, effects come out, nothing waits.
@@ -19,6 +20,8 @@ mod effect;
 #[cfg(test)]
 mod films;
 mod limits;
+mod pace;
+mod phases;
 mod plans;
 mod task;
 #[cfg(test)]

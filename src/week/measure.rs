@@ -11,21 +11,29 @@ use std::collections::BTreeMap;
 const FUSE_SLACK: f64 = 1.01;
 const EXPORT_SLACK_W: f64 = 60.0;
 
-/// A span in which something was too much.
+/// A span in which something was too much: how long, counted from its last cause.
 #[derive(Debug, Clone, Default)]
 struct Excess {
     halves: usize,
     since: usize,
     worst: f64,
+    /// What nobody controls, when the clock of this excess began.
+    rest: f64,
 }
 
 impl Excess {
     /// `Some`: one ended just now.
-    fn note(&mut self, second: usize, over: f64) -> Option<(usize, f64, f64)> {
+    /// `rest`: the part that nobody controls. When that rises further by more than `cause`, the clock begins anew: derd's time
+    /// counts from the last cause.
+    fn note(&mut self, second: usize, over: f64, rest: f64, cause: f64) -> Option<(usize, f64, f64)> {
         if over > 0.0 {
+            if self.halves > 0 && rest > self.rest + cause {
+                let ended = (self.since, self.halves as f64 / 2.0, self.worst);
+                (self.halves, self.since, self.rest) = (1, second, rest);
+                return Some(ended);
+            }
             if self.halves == 0 {
-                self.since = second;
-                self.worst = 0.0;
+                (self.since, self.worst, self.rest) = (second, 0.0, rest);
             }
             self.halves += 1;
             self.worst = self.worst.max(over);
@@ -92,10 +100,10 @@ impl Measure {
             let rest = load_w[phase] - house.pv.phases_w()[phase] - house.battery.phases_w()[phase].max(0.0);
             let is_ours = rest / 230.0 <= FUSE_A && self.gone_for == 0;
             let over = if is_ours { amps - FUSE_A * FUSE_SLACK } else { 0.0 };
-            self.fuse_spans.extend(self.fuse[phase].note(second, over));
+            self.fuse_spans.extend(self.fuse[phase].note(second, over, rest / 230.0, 1.0));
         }
         let over = if self.gone_for == 0 { -house.grid.total_w() - EXPORT_W - EXPORT_SLACK_W } else { 0.0 };
-        self.export_spans.extend(self.export.note(second, over));
+        self.export_spans.extend(self.export.note(second, over, house.pv.available_w - load_w.iter().sum::<f64>(), 500.0));
         let soc = house.battery.soc_pct();
         let (low, high) = self.soc.unwrap_or((soc, soc));
         self.soc = Some((low.min(soc), high.max(soc)));

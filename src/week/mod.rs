@@ -10,7 +10,7 @@
 //! - `measure`: what must hold in every second. `picture`: the week as an SVG.
 //!
 //! `DERD_WEEK_SEEDS=1..20` plays more weeks, `DERD_WEEK_EACH_SECOND=1` leaves no poll out, `DERD_WEEK_CSV=FILE` and
-//! `DERD_WEEK_SVG=FILE` write what happened.
+//! `DERD_WEEK_SVG=FILE` write what happened, `DERD_WEEK_TRACE=FROM..TO` prints these seconds of the week.
 
 mod gateway;
 mod measure;
@@ -38,8 +38,12 @@ const PV_W: f64 = 12_000.0;
 /// In the order of the devices.
 const PLACES: [Place; 5] = [Place::Pv, Place::Battery, Place::Charger(0), Place::Charger(1), Place::Grid];
 const NAMES: [&str; 5] = ["pv", "battery", "car1", "car2", "grid"];
-/// Polls are left out while nothing moves, but never for longer than this.
+/// Polls are left out while nothing moves, but never for longer than this, s.
 const QUIET: usize = 4;
+/// Something moved: no poll is left out for this long, s. Longer than any ceiling waits before it rises.
+const WATCHED: usize = 35;
+/// Less than this is nothing that moves, W. Slow changes add up to it.
+const NOISE_W: f64 = 60.0;
 
 fn site() -> SiteSpec {
     SiteSpec {
@@ -117,6 +121,8 @@ struct Week {
     measure: Measure,
     rows: Vec<Row>,
     polls: u64,
+    /// Seconds to print.
+    trace: std::ops::Range<usize>,
 }
 
 impl Week {
@@ -136,6 +142,7 @@ impl Week {
             measure: Measure::default(),
             rows: Vec::new(),
             polls: 0,
+            trace: trace(),
         }
     }
 
@@ -151,23 +158,27 @@ impl Week {
                 {"days":["mon","tue","wed"],"start":"19:00","end":"21:00","action":"set_max_current","params":{"current_a":8}}]}"#;
             gateway.plan("night", nights, &mut self.disk);
         }
-        let (mut seen, mut polled) = ([0.0; 9], 0);
+        // What moves is watched for a while: polls are left out only where each would see what the last one saw.
+        let (mut seen, mut moved, mut polled) = ([0.0; 9], 0, 0);
         for second in 0..(days * DAY).min(WEEK) {
             self.cars(second);
             for item in self.script.due(second) {
                 self.happen(item);
-                polled = 0;
+                moved = second;
             }
-            let state = self.state();
-            let moved = state.iter().zip(&seen).any(|(a, b)| (a - b).abs() > 40.0);
-            let is_quiet = !is_each_second && !moved && second - polled < QUIET && polled > 0;
             // The devices at the second, the meter half a second later.
+            let is_quiet = !is_each_second && second > moved + WATCHED && second - polled < QUIET;
+            let mut is_left_out = is_quiet;
             for (half, which) in [(0, &[0, 1, 2, 3][..]), (1, &[4][..])] {
-                self.poll(which, is_quiet && !self.is_due());
+                let state = self.state();
+                if state.iter().zip(&seen).any(|(a, b)| (a - b).abs() > NOISE_W) {
+                    (seen, moved, is_left_out) = (state, second, false);
+                }
+                self.poll(which, is_left_out && !self.is_due());
                 self.half(second, half);
             }
             if !is_quiet {
-                (seen, polled) = (state, second);
+                polled = second;
             }
             self.deliver();
         }
@@ -185,6 +196,28 @@ impl Week {
             gateway.clock.advance(Duration::from_millis(500));
         }
         self.measure.half(second, &self.house, load, self.gateway.as_ref().map(|g| g.orders.as_slice()));
+        if self.trace.contains(&second) {
+            let demand = |i: usize| match self.gateway.as_ref().map(|g| &g.orders[i]) {
+                Some(crate::model::Order::Hold(s)) => format!("{:?} by {}", s.demand(), s.cause()),
+                other => format!("{other:?}"),
+            };
+            let h = &self.house;
+            println!(
+                "{second}.{half} grid {:.1?} load {:.0?} pv {} bat {} car1 {}/{:.1?} car2 {}/{:.1?} | {} | {} | {} | {}",
+                h.grid.power_w.map(|w| w / 230.0),
+                load.map(|w| w / 230.0),
+                h.pv.power_w,
+                h.battery.power_w,
+                h.charger(0).offered_a(),
+                h.charger(0).current_a,
+                h.charger(1).offered_a(),
+                h.charger(1).current_a,
+                demand(0),
+                demand(1),
+                demand(2),
+                demand(3),
+            );
+        }
         if half == 1 && second % 60 == 0 {
             self.rows.push(Row::new(second, &self.house, load));
         }
@@ -292,6 +325,13 @@ fn answer(house: &mut House, index: usize, request: &Request, is_meter_silent: b
         }
         (place, request) => panic!("{place:?} is asked {request}"),
     }
+}
+
+/// `DERD_WEEK_TRACE=FROM..TO`, seconds of the week.
+fn trace() -> std::ops::Range<usize> {
+    let text = std::env::var("DERD_WEEK_TRACE").unwrap_or_default();
+    let (from, to) = text.split_once("..").unwrap_or(("0", "0"));
+    from.parse().unwrap()..to.parse().unwrap()
 }
 
 fn play(seed: u64, days: usize, is_each_second: bool) -> Week {
