@@ -203,6 +203,7 @@ impl ControlTask {
                 Effect::Update(update) if !is_deaf => push(&mut self.unsent, update, "update of a command"),
                 Effect::Update(_) => {}
                 Effect::Event(event) => push(&mut self.untold, event, "event"),
+                Effect::Decided(_) => {}
             }
         }
         self.status.send_replace(self.core.status().clone());

@@ -5,9 +5,9 @@ use super::limits::{Bounds, Ceiling, Pace, charger_max, charger_min, charger_own
 use super::view::{NOMINAL_V, Unit, View};
 use super::{ControlBusy, ControlHandle, ControlMsg, ControlParts, ControlledDevice, create};
 use crate::model::{
-    Action, Applied, BootId, Capabilities, ClockState, ControlSettings, Coupling, Demand, DeviceKind, DeviceLimits,
-    DeviceSpec, DeviceState, DeviceStatus, Intent, IntentKey, IntentUpdate, Mono, Order, Outcome, Params, Point,
-    Progress, Rank, Role, Sample, SiteSpec, StoreStatus, Timestamp, UplinkName, Value,
+    Action, Applied, BootId, Capabilities, ClockState, ControlSettings, Coupling, Decided, Demand, DeviceKind,
+    DeviceLimits, DeviceSpec, DeviceState, DeviceStatus, Intent, IntentKey, IntentUpdate, Mono, Order, Outcome, Params,
+    Point, Progress, Rank, Role, Sample, SiteSpec, Standing, StoreStatus, Timestamp, TraceStep, UplinkName, Value,
 };
 use crate::runtime::{Clock, Exit, ShutdownSwitch};
 use crate::store::StoreHandle;
@@ -186,6 +186,55 @@ fn demand(decision: &Decision<'_>) -> Option<Demand> {
 fn ask<'a>(view: &View<'_>, site: &SiteSpec, intents: &'a [Intent]) -> Vec<Decision<'a>> {
     let q = Question { view, intents, site, bounds: Bounds::new(site, &[]), now: NOW, wall: WALL };
     decide(&q, &mut vec![Memory::default(); view.units.len()])
+}
+
+/// Is the trace of a decision true: the winner is the holder, and the last limit left what is demanded.
+pub(super) fn truth(decided: &Decided) -> Result<(), String> {
+    let mut winners = decided.trace.iter().filter_map(|s| match s {
+        TraceStep::Intent { outcome: Standing::Wins, key, rank, .. } => Some((key, *rank)),
+        _ => None,
+    });
+    let (winner, second) = (winners.next(), winners.next());
+    if second.is_some() {
+        return Err("two winners".into());
+    }
+    match (&decided.holder, winner) {
+        (None, None) => {}
+        (Some(h), Some((key, rank))) if h.key == *key && h.rank == rank => {}
+        (Some(h), None) if matches!(h.key, IntentKey::Limit(_)) => {}
+        other => return Err(format!("holder and winner: {other:?}")),
+    }
+    for step in &decided.trace {
+        if let (TraceStep::Intent { outcome: Standing::Waits, rank, .. }, Some((_, best))) = (step, winner)
+            && *rank > best
+        {
+            return Err(format!("{rank} waits for {best}"));
+        }
+    }
+    let limits: Vec<_> = decided.trace.iter().filter(|s| matches!(s, TraceStep::Limit { .. })).collect();
+    for pair in limits.windows(2) {
+        if let [TraceStep::Limit { to, .. }, TraceStep::Limit { from, .. }] = pair
+            && from.is_none_or(|from| (from - to).abs() > 0.11)
+        {
+            return Err(format!("a gap between limits: {pair:?}"));
+        }
+    }
+    if let Some(TraceStep::Limit { to, .. }) = limits.last() {
+        let is = match decided.demand {
+            Some(Demand::BatteryPower { watts, .. }) => watts.abs(),
+            Some(Demand::PowerLimit { watts }) => watts,
+            Some(Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps }) => amps,
+            Some(Demand::ChargerOff) => 0.0,
+            _ => f64::NAN,
+        };
+        if (is - to).abs() > 0.051 {
+            return Err(format!("the last limit left {to}, and {is} is demanded"));
+        }
+    }
+    if decided.sentence.is_empty() || decided.sentence.contains("  ") || !decided.sentence.ends_with('.') {
+        return Err(format!("no sentence: {:?}", decided.sentence));
+    }
+    Ok(())
 }
 
 proptest! {

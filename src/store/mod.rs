@@ -27,13 +27,17 @@
 //! to the file never stops the store: it is set aside, a new one begun, and what must not be forgotten is copied over as
 //! far as it can be read.
 //!
+//! **Time.** Samples that were taken while the clock was not to be trusted get their right time, by the monotonic clock, as
+//! soon as it is: those of this run, in memory and on the disk. What was sent before stays as it was sent, marked
+//! `untrusted`.
+//!
 //! **What is written** is counted in [`StoreStatus::written_bytes_today`](crate::model::StoreStatus) from the frames of
 //! SQLite's log and the pages copied back from it. The file system's own writing comes on top.
 //!
 //! # Layout
 //!
 //! `handle` is what others see; `thread` takes their requests (`deferred` keeps what the disk refused). `telemetry` (with `blob` and `ranges`, both pure) and `journal` do
-//! the work, `history` and `retention` in small pieces between requests. `file` opens and replaces the file, `written` counts.
+//! the work, `history` and `retention` in small pieces between requests. `restamp` corrects times. `file` opens and replaces the file, `written` counts.
 
 mod blob;
 mod deferred;
@@ -42,6 +46,7 @@ mod handle;
 mod history;
 mod journal;
 mod ranges;
+mod restamp;
 mod retention;
 mod sql;
 mod telemetry;

@@ -4,6 +4,7 @@ use super::deferred::Deferred;
 use super::file::{self, SetAside};
 use super::handle::{Ask, HistoryRow, Next, StoreError, answer};
 use super::history::HistoryJob;
+use super::restamp::Restamp;
 use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
 use super::written::Written;
@@ -43,6 +44,7 @@ pub(crate) struct Ends {
 struct Due {
     commit: Mono,
     retry: Mono,
+    restamp: Mono,
     status: Mono,
     retention: retention::Due,
 }
@@ -55,6 +57,7 @@ pub(crate) struct Worker {
     pub(crate) conn: Connection,
     pub(crate) telemetry: Telemetry,
     written: Written,
+    restamp: Restamp,
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
     deferred: Deferred,
     due: Due,
@@ -75,7 +78,7 @@ impl Worker {
             opened = file::replace(&settings.path, clock.now(), reason)?;
             loaded = load(&opened.conn, &settings);
         }
-        let (telemetry, written) = loaded.attempt("reading the database")?;
+        let (telemetry, written, restamp) = loaded.attempt("reading the database")?;
         let mut worker = Self {
             due: Due { commit: clock.mono().plus(settings.commit_every), ..Due::default() },
             settings,
@@ -84,6 +87,7 @@ impl Worker {
             conn: opened.conn,
             telemetry,
             written,
+            restamp,
             jobs: VecDeque::new(),
             deferred: Deferred::default(),
             status: StoreStatus::default(),
@@ -166,6 +170,7 @@ impl Worker {
         if !self.deferred.is_empty() && mono >= self.due.retry {
             self.retry_deferred();
         }
+        self.restamp();
         let is_full = self.telemetry.pending().len() >= RING && self.status.error.is_none();
         if self.telemetry.is_dirty() && (mono >= self.due.commit || is_full) {
             // The outcome is kept in the status.
@@ -185,6 +190,32 @@ impl Worker {
         if mono >= self.due.status {
             self.due.status = mono.plus(TURN);
             self.refresh_status();
+        }
+    }
+
+    /// Give what was taken before the clock could be trusted its right time, once it can.
+    fn restamp(&mut self) {
+        if self.restamp.is_waiting() && self.clock.state() != ClockState::Untrusted {
+            let (now, mono) = (self.clock.now(), self.clock.mono());
+            self.restamp.trusted(now, mono, self.telemetry.pending_mut());
+        }
+        if !self.restamp.is_due() || self.clock.mono() < self.due.restamp {
+            return;
+        }
+        match self.restamp.step(&self.conn).attempt("giving samples their right time") {
+            Ok(None) => {}
+            Ok(Some(samples)) => {
+                self.wrote();
+                tracing::info!(samples, "samples taken before the clock was right got their right time");
+                let text = format!(
+                    "The clock can be trusted now. Samples that were taken before and got their right time: {samples}."
+                );
+                self.own_event(Severity::Info, "clock_restamped", text, EventState::Raised);
+            }
+            Err(error) => {
+                self.due.restamp = self.clock.mono().plus(RETRY);
+                self.failed(&error);
+            }
         }
     }
 
@@ -350,7 +381,10 @@ impl Worker {
 
     pub(crate) fn handle(&mut self, ask: Ask) -> Next {
         match ask {
-            Ask::Sample(stored) => self.telemetry.take(stored),
+            Ask::Sample(stored) => {
+                let stored = self.restamp.take(stored);
+                self.telemetry.take(stored);
+            }
             Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
             Ask::Flush(reply) => answer(reply, self.commit()),
             Ask::Stop(reply) => return Next::Stop(reply),
@@ -497,10 +531,10 @@ impl Worker {
 }
 
 /// What is known of the disk.
-fn load(conn: &Connection, settings: &StoreSettings) -> rusqlite::Result<(Telemetry, Written)> {
+fn load(conn: &Connection, settings: &StoreSettings) -> rusqlite::Result<(Telemetry, Written, Restamp)> {
     match journal::drop_foreign_notices(conn, &settings.uplinks) {
         Err(error) if !file::is_damage(&error) => tracing::warn!(%error, "notices nobody fetches were not deleted"),
         done => done?,
     }
-    Ok((Telemetry::open(conn, &settings.uplinks)?, Written::new(conn, &settings.path)?))
+    Ok((Telemetry::open(conn, &settings.uplinks)?, Written::new(conn, &settings.path)?, Restamp::open(conn)?))
 }

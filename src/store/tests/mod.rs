@@ -3,6 +3,7 @@
 mod files;
 mod journal;
 mod model;
+mod restamp;
 mod telemetry;
 
 use super::*;
