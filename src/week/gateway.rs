@@ -29,6 +29,8 @@ pub(super) struct Disk {
     /// Results on their way out, oldest first.
     pub(super) outbox: Vec<CommandResult>,
     pub(super) events: Vec<Event>,
+    /// Decisions that were journalled.
+    pub(super) decisions: u64,
 }
 
 impl Disk {
@@ -220,6 +222,7 @@ impl Gateway {
                             }
                         }
                         Effect::Event(event) => disk.events.push(event),
+                        Effect::Decided(_) => disk.decisions += 1,
                     }
                 }
             }

@@ -162,7 +162,10 @@ impl Week {
             faults.extend(bad.into_iter().take(12).map(|b| format!("{what} exceeded: {b}")));
         }
         let (low, high) = m.soc.unwrap_or_default();
-        println!("seed {seed}: SoC {low:.2} to {high:.2} %; {} polls; cuts {:?}", self.polls, m.cuts);
+        println!(
+            "seed {seed}: SoC {low:.2} to {high:.2} %; {} polls; {} decisions told; cuts {:?}",
+            self.polls, self.disk.decisions, m.cuts
+        );
         if low < 9.5 || high > 100.0 {
             faults.push(format!("SoC {low:.2} to {high:.2} %"));
         }
