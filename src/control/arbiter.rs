@@ -1,7 +1,7 @@
 //! Who wins on each device, and what is left of it after the limits. Pure: (view, intents, limits, now) -> decisions.
 
 use super::clamp::{limit_discharge, limit_import, limit_inverters, limit_soc};
-use super::limits::{Bounds, Ceiling, EXPORT, charger_max, charger_min};
+use super::limits::{Bounds, Ceiling, EXPORT, Share, charger_max, charger_min};
 use super::pace::{Ramp, Switch, keep_off, keep_on, limit_ramp};
 use super::phases::Phases;
 use super::trace::{AMPS, MIN_CURRENT, Step, WATTS, Why, clip, limit_of};
@@ -47,6 +47,8 @@ pub(crate) struct Memory {
     pub(super) phases: Phases,
     /// Of a charger: is it on, and since when.
     pub(super) switch: Option<Switch>,
+    /// Of a charger: what it takes of what it is granted.
+    pub(super) share: Option<Share>,
     /// A power on its way up.
     pub(super) ramp: Option<Ramp>,
 }

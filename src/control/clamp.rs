@@ -2,10 +2,11 @@
 
 use super::arbiter::{Draft, Memory, Question, Want, charger_why, pause_below_min};
 use super::limits::{
-    Ceiling, EXPORT, IMPORT, Import, Pace, charger_max, charger_min, charger_own_max, discharge_room, inverter_room,
+    Ceiling, EXPORT, IMPORT, Import, Pace, Share, charger_max, charger_min, charger_own_max, discharge_room,
+    inverter_room,
 };
 use super::trace::{AMPS, WATTS, Why, clip, limit_of, put};
-use super::view::{Freshness, Unit};
+use super::view::{Freshness, NOMINAL_V, Unit};
 use crate::model::{Action, Demand, DeviceKind, Mono};
 use std::time::Duration;
 
@@ -74,8 +75,9 @@ pub(super) fn limit_import(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], memor
             mem.phases.follow(seen, q.view.grid_a, q.now);
         }
     }
-    let mut room =
-        Import::new(q.view, &q.bounds, &ours, |i| memory.get(i).and_then(|m| m.phases.single()).filter(|_| is_single(q)));
+    let mut room = Import::new(q.view, &q.bounds, &ours, |i| {
+        memory.get(i).and_then(|m| m.phases.single()).filter(|_| is_single(q))
+    });
     for draft in drafts.iter_mut() {
         let (Some(unit), Some(mem)) = (q.view.units.get(draft.index), memory.get_mut(draft.index)) else { continue };
         if unit.spec.kind == DeviceKind::Charger {
@@ -182,7 +184,12 @@ fn limit_charger(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>, mem: 
         draft.want = if amps > 0.0 { Want::Amps { amps } } else { Want::Off };
     }
     if !is_unplugged {
-        room.take_amps(amps, &q.bounds, single);
+        let measured = seen.filter(|s| s.fresh == Freshness::Fresh).and_then(|s| {
+            let currents = s.phase_a.into_iter().flatten().reduce(f64::max);
+            currents.or_else(|| s.power_w.map(|w| w / (q.bounds.phases * NOMINAL_V)))
+        });
+        let taken = Share::follow(&mut mem.share, amps, measured, q.now);
+        room.take_amps(taken, &q.bounds, single);
     }
 }
 

@@ -160,7 +160,11 @@ fn draws_a(view: &View<'_>, bounds: &Bounds, index: usize, phase: usize, single:
         view.seen.get(index).filter(|_| view.units.get(index).is_some_and(|u| u.spec.kind == DeviceKind::Charger));
     match own.map(|s| s.phase_a) {
         Some(a) if single.is_some() => {
-            if single == Some(phase) { a.into_iter().flatten().fold(0.0, f64::max) } else { 0.0 }
+            if single == Some(phase) {
+                a.into_iter().flatten().fold(0.0, f64::max)
+            } else {
+                0.0
+            }
         }
         Some(a) if a.iter().any(Option::is_some) => a.get(phase).copied().flatten().unwrap_or(0.0).max(0.0),
         _ => draws_w(view, index) / (bounds.phases * NOMINAL_V),
@@ -212,6 +216,41 @@ pub(crate) fn charger_own_max(unit: &Unit) -> f64 {
 /// Below this a charger pauses, A.
 pub(crate) fn charger_min(unit: &Unit) -> f64 {
     unit.caps.min_current_a.unwrap_or(CHARGER_MIN_A).max(CHARGER_MIN_A)
+}
+
+/// What of the room a charger is granted counts as taken: all of it at first; when its car does not use it for a while (it is
+/// full, or slows down), what it uses. Should it use more again, that is seen like any other load.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Share {
+    granted: f64,
+    used: f64,
+    seen: Mono,
+}
+
+/// What is not used for so long is free for others.
+const UNUSED: Duration = Duration::from_secs(60);
+/// A car that uses something may use a little more at any time, A.
+const SHARE_MARGIN_A: f64 = 1.0;
+
+impl Share {
+    /// A charger is granted this and measured at that, A: what counts as taken.
+    pub(crate) fn follow(slot: &mut Option<Self>, granted: f64, measured: Option<f64>, now: Mono) -> f64 {
+        let Some(measured) = measured else {
+            *slot = None;
+            return granted;
+        };
+        let share = slot.get_or_insert(Self { granted, used: granted, seen: now });
+        if granted > share.granted + 0.5 || measured >= share.used - 0.5 {
+            // It was given more just now, or it uses it.
+            share.used = if granted > share.granted + 0.5 { granted } else { share.used.max(measured) };
+            share.seen = now;
+        } else if now.since(share.seen) >= UNUSED {
+            (share.used, share.seen) = (measured, now);
+        }
+        share.granted = granted;
+        let margin = if share.used > 0.5 { SHARE_MARGIN_A } else { 0.0 };
+        granted.min(share.used + margin)
+    }
 }
 
 /// How a ceiling moves.

@@ -176,11 +176,7 @@ mod tests {
     #[test]
     fn a_contradiction_begins_anew() {
         let mut phases = Phases::default();
-        let rows = [
-            (16.0, [20.0, 3.0, 2.0], 10),
-            (8.0, [12.0, 3.0, 2.0], 10),
-            (16.0, [12.0, 11.0, 2.0], 10),
-        ];
+        let rows = [(16.0, [20.0, 3.0, 2.0], 10), (8.0, [12.0, 3.0, 2.0], 10), (16.0, [12.0, 11.0, 2.0], 10)];
         play(&mut phases, 0, &rows);
         assert_eq!(phases.single(), None);
         assert_eq!(phases.votes.first(), Some(&Some((1, 1))));
@@ -189,7 +185,11 @@ mod tests {
     #[test]
     fn a_second_phase_counts_at_once() {
         let mut phases = Phases::default();
-        play(&mut phases, 0, &[(16.0, [20.0, 3.0, 2.0], 10), (8.0, [12.0, 3.0, 2.0], 10), (16.0, [20.0, 3.0, 2.0], 10)]);
+        play(
+            &mut phases,
+            0,
+            &[(16.0, [20.0, 3.0, 2.0], 10), (8.0, [12.0, 3.0, 2.0], 10), (16.0, [20.0, 3.0, 2.0], 10)],
+        );
         assert_eq!(phases.single(), Some(0));
         let three = Seen {
             fresh: Freshness::Fresh,

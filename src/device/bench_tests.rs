@@ -43,7 +43,13 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(spec: DeviceSpec, driver: Driver, held: Option<&Held>, baseline: Option<String>, boot: u64) -> Self {
+    pub(crate) fn new(
+        spec: DeviceSpec,
+        driver: Driver,
+        held: Option<&Held>,
+        baseline: Option<String>,
+        boot: u64,
+    ) -> Self {
         Self {
             keeper: Keeper::new(spec.clone(), held.map(|h| (h.demand, h.on_end))),
             spec,

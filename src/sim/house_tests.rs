@@ -43,14 +43,7 @@ impl House {
             world.charger.plug(None);
             world
         };
-        Self {
-            pv,
-            battery,
-            grid: Meter::default(),
-            chargers: (0..chargers).map(one).collect(),
-            images,
-            real_s: 0.0,
-        }
+        Self { pv, battery, grid: Meter::default(), chargers: (0..chargers).map(one).collect(), images, real_s: 0.0 }
     }
 
     pub(crate) fn charger(&self, index: usize) -> &super::plant::Charger {
@@ -122,7 +115,11 @@ impl House {
     pub(crate) fn get(&mut self, index: usize, path: &str) -> (serde_json::Value, bool) {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let world = &mut self.chargers[index];
-        if path == "/api/set" { charger::set(&mut world.charger, query) } else { (charger::status(world, query), false) }
+        if path == "/api/set" {
+            charger::set(&mut world.charger, query)
+        } else {
+            (charger::status(world, query), false)
+        }
     }
 }
 

@@ -123,9 +123,8 @@ impl Gateway {
             expires_in: None,
             received: now.wall,
         };
-        let status = |id: &DeviceId| {
-            self.specs.iter().position(|s| s.id == *id).and_then(|i| self.statuses.get(i)).cloned()
-        };
+        let status =
+            |id: &DeviceId| self.specs.iter().position(|s| s.id == *id).and_then(|i| self.statuses.get(i)).cloned();
         let around = Surroundings { devices: &self.specs, status: &status, clock: now.clock, now: now.wall };
         let admitted = match admit(&incoming, &around) {
             Ok(admitted) => admitted,
@@ -292,5 +291,4 @@ impl Gateway {
             self.is_news = true;
         }
     }
-
 }

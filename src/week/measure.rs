@@ -103,7 +103,12 @@ impl Measure {
             self.fuse_spans.extend(self.fuse[phase].note(second, over, rest / 230.0, 1.0));
         }
         let over = if self.gone_for == 0 { -house.grid.total_w() - EXPORT_W - EXPORT_SLACK_W } else { 0.0 };
-        self.export_spans.extend(self.export.note(second, over, house.pv.available_w - load_w.iter().sum::<f64>(), 500.0));
+        self.export_spans.extend(self.export.note(
+            second,
+            over,
+            house.pv.available_w - load_w.iter().sum::<f64>(),
+            500.0,
+        ));
         let soc = house.battery.soc_pct();
         let (low, high) = self.soc.unwrap_or((soc, soc));
         self.soc = Some((low.min(soc), high.max(soc)));
@@ -152,11 +157,10 @@ impl Week {
         let mut faults: Vec<String> = m.beyond.iter().take(5).cloned().collect();
         let list = |spans: &[(usize, f64, f64)], most: f64, unit: &str| {
             let bad = spans.iter().filter(|(_, s, _)| *s > most);
-            bad.map(|(at, s, worst)| format!("{} for {s} s, {worst:.1} {unit} at worst", clock(*at))).collect::<Vec<_>>()
+            bad.map(|(at, s, worst)| format!("{} for {s} s, {worst:.1} {unit} at worst", clock(*at)))
+                .collect::<Vec<_>>()
         };
-        for (what, spans, most, unit) in
-            [("fuse", &m.fuse_spans, 10.0, "A"), ("export", &m.export_spans, 15.0, "W")]
-        {
+        for (what, spans, most, unit) in [("fuse", &m.fuse_spans, 10.0, "A"), ("export", &m.export_spans, 15.0, "W")] {
             let bad = list(spans, most, unit);
             println!("seed {seed}: {what}: {} spans over, the longest {} s", spans.len(), longest(spans));
             faults.extend(bad.into_iter().take(12).map(|b| format!("{what} exceeded: {b}")));

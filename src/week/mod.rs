@@ -19,9 +19,7 @@ mod script;
 mod surroundings;
 
 use crate::link::LinkError;
-use crate::model::{
-    ControlSettings, Coupling, DeviceKind, DeviceLimits, DeviceSpec, Role, SiteSpec, Timestamp,
-};
+use crate::model::{ControlSettings, Coupling, DeviceKind, DeviceLimits, DeviceSpec, Role, SiteSpec, Timestamp};
 use crate::profile::{Answer, Refusal, Request};
 use crate::sim::house_tests::{House, Place};
 use gateway::{Disk, Gateway};
@@ -40,8 +38,8 @@ const PLACES: [Place; 5] = [Place::Pv, Place::Battery, Place::Charger(0), Place:
 const NAMES: [&str; 5] = ["pv", "battery", "car1", "car2", "grid"];
 /// Polls are left out while nothing moves, but never for longer than this, s.
 const QUIET: usize = 4;
-/// Something moved: no poll is left out for this long, s. Longer than any ceiling waits before it rises.
-const WATCHED: usize = 35;
+/// Something moved: no poll is left out for this long, s: longer than any excess may last.
+const WATCHED: usize = 12;
 /// Less than this is nothing that moves, W. Slow changes add up to it.
 const NOISE_W: f64 = 60.0;
 
@@ -56,7 +54,8 @@ fn site() -> SiteSpec {
 }
 
 fn specs() -> Vec<DeviceSpec> {
-    let kinds = [DeviceKind::Inverter, DeviceKind::Battery, DeviceKind::Charger, DeviceKind::Charger, DeviceKind::Meter];
+    let kinds =
+        [DeviceKind::Inverter, DeviceKind::Battery, DeviceKind::Charger, DeviceKind::Charger, DeviceKind::Meter];
     let one = |(name, kind): (&&str, DeviceKind)| DeviceSpec {
         id: name.parse().unwrap(),
         kind,
@@ -121,6 +120,8 @@ struct Week {
     measure: Measure,
     rows: Vec<Row>,
     polls: u64,
+    /// Of the present minute.
+    highest_a: f64,
     /// Seconds to print.
     trace: std::ops::Range<usize>,
 }
@@ -142,6 +143,7 @@ impl Week {
             measure: Measure::default(),
             rows: Vec::new(),
             polls: 0,
+            highest_a: 0.0,
             trace: trace(),
         }
     }
@@ -171,7 +173,9 @@ impl Week {
             let mut is_left_out = is_quiet;
             for (half, which) in [(0, &[0, 1, 2, 3][..]), (1, &[4][..])] {
                 let state = self.state();
-                if state.iter().zip(&seen).any(|(a, b)| (a - b).abs() > NOISE_W) {
+                let is_over =
+                    state[..3].iter().any(|w| *w > FUSE_A * 230.0) || state[..3].iter().sum::<f64>() < -EXPORT_W;
+                if is_over || state.iter().zip(&seen).any(|(a, b)| (a - b).abs() > NOISE_W) {
                     (seen, moved, is_left_out) = (state, second, false);
                 }
                 self.poll(which, is_left_out && !self.is_due());
@@ -218,8 +222,9 @@ impl Week {
                 demand(3),
             );
         }
-        if half == 1 && second % 60 == 0 {
-            self.rows.push(Row::new(second, &self.house, load));
+        self.highest_a = self.house.grid.power_w.iter().fold(self.highest_a, |most, w| most.max(w / 230.0));
+        if half == 1 && second % 60 == 59 {
+            self.rows.push(Row::new(second, &self.house, load, std::mem::take(&mut self.highest_a)));
         }
     }
 
@@ -319,7 +324,9 @@ fn answer(house: &mut House, index: usize, request: &Request, is_meter_silent: b
     let refused = |code| LinkError::Refused(Refusal::Exception(code));
     match (place, request) {
         (Place::Charger(index), Request::Http { path, .. }) => Ok(Answer::Json(house.get(index, path).0)),
-        (_, Request::Read { address, count, .. }) => house.read(place, *address, *count).map(Answer::Words).map_err(refused),
+        (_, Request::Read { address, count, .. }) => {
+            house.read(place, *address, *count).map(Answer::Words).map_err(refused)
+        }
         (_, Request::Write { address, words, .. }) => {
             house.write(place, *address, words).map(|()| Answer::Written).map_err(refused)
         }

@@ -67,9 +67,27 @@ impl Script {
             let at = day * DAY + some(19.0, 2.0);
             made.send(at, 60, 3600, "acme", Rank::Command, "car2", "set_max_current", r#"{"current_a":10}"#);
         }
-        made.send(2 * DAY + some(13.0, 1.0), 60, 900, "acme", Rank::Command, "pv", "set_power_limit", r#"{"power_w":4000}"#);
+        made.send(
+            2 * DAY + some(13.0, 1.0),
+            60,
+            900,
+            "acme",
+            Rank::Command,
+            "pv",
+            "set_power_limit",
+            r#"{"power_w":4000}"#,
+        );
         // More than anybody may take: clipped.
-        made.send(4 * DAY + some(2.0, 1.0), 60, 1800, "acme", Rank::Command, "battery", "charge", r#"{"power_w":9000}"#);
+        made.send(
+            4 * DAY + some(2.0, 1.0),
+            60,
+            1800,
+            "acme",
+            Rank::Command,
+            "battery",
+            "charge",
+            r#"{"power_w":9000}"#,
+        );
         // The owner's.
         made.send(2 * DAY + some(21.0, 1.0), 60, 7200, "local", Rank::Owner, "car1", "stop", "{}");
         made.send(4 * DAY + some(19.5, 1.0), 60, 3600, "local", Rank::Owner, "car1", "start", "{}");
