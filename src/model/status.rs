@@ -113,6 +113,8 @@ pub struct StoreStatus {
     pub written_bytes_today: u64,
     /// Samples lost since start, counted.
     pub dropped: u64,
+    /// Decisions that did not come into the journal, or were lost from it, since start.
+    pub dropped_decisions: u64,
     /// The present trouble, for people.
     pub error: Option<String>,
     /// Finished turns of the store's loop since start.

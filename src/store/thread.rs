@@ -1,10 +1,13 @@
 //! The store's thread: takes asks one by one, and between them does what is due.
 
+use super::along::{self, Along};
+use super::decisions::Decisions;
 use super::deferred::Deferred;
 use super::file::{self, SetAside};
 use super::handle::{Ask, HistoryRow, Next, StoreError, answer};
 use super::history::HistoryJob;
 use super::restamp::Restamp;
+use super::runs::Runs;
 use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
 use super::written::Written;
@@ -56,6 +59,8 @@ pub(crate) struct Worker {
     ends: Ends,
     pub(crate) conn: Connection,
     pub(crate) telemetry: Telemetry,
+    decisions: Decisions,
+    runs: Runs,
     written: Written,
     restamp: Restamp,
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
@@ -70,15 +75,15 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(settings: StoreSettings, clock: Clock, ends: Ends) -> Result<Self, StoreError> {
         let mut opened = file::open(&settings.path, clock.now())?;
-        let mut loaded = load(&opened.conn, &settings);
+        let mut loaded = load(&opened.conn, &settings, &clock);
         // Damage where the check at the opening has not looked.
         if let Some(error) = loaded.as_ref().err().filter(|error| file::is_damage(error)) {
             let reason = error.to_string();
             drop(opened);
             opened = file::replace(&settings.path, clock.now(), reason)?;
-            loaded = load(&opened.conn, &settings);
+            loaded = load(&opened.conn, &settings, &clock);
         }
-        let (telemetry, written, restamp) = loaded.attempt("reading the database")?;
+        let (telemetry, decisions, runs, written, restamp) = loaded.attempt("reading the database")?;
         let mut worker = Self {
             due: Due { commit: clock.mono().plus(settings.commit_every), ..Due::default() },
             settings,
@@ -86,6 +91,8 @@ impl Worker {
             ends,
             conn: opened.conn,
             telemetry,
+            decisions,
+            runs,
             written,
             restamp,
             jobs: VecDeque::new(),
@@ -127,7 +134,7 @@ impl Worker {
             });
         }
         self.retry_deferred();
-        if let Err(error) = self.commit() {
+        if let Err(error) = self.commit_all() {
             tracing::error!(%error, samples = self.telemetry.pending().len(), "telemetry was lost at the end");
         }
         // The last connection to close copies the log back.
@@ -138,7 +145,7 @@ impl Worker {
     }
 
     fn until_due(&self) -> Duration {
-        if self.telemetry.is_dirty() { self.due.commit.since(self.clock.mono()).min(TURN) } else { TURN }
+        if self.is_dirty() { self.due.commit.since(self.clock.mono()).min(TURN) } else { TURN }
     }
 
     fn burst(&mut self, first: Ask) -> Next {
@@ -172,7 +179,7 @@ impl Worker {
         }
         self.restamp();
         let is_full = self.telemetry.pending().len() >= RING && self.status.error.is_none();
-        if self.telemetry.is_dirty() && (mono >= self.due.commit || is_full) {
+        if self.is_dirty() && (mono >= self.due.commit || is_full) {
             // The outcome is kept in the status.
             let _tried = self.commit().is_err();
         }
@@ -191,6 +198,12 @@ impl Worker {
             self.due.status = mono.plus(TURN);
             self.refresh_status();
         }
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.telemetry.is_dirty()
+            || self.decisions.is_dirty()
+            || self.runs.is_due(&self.clock, self.settings.commit_every)
     }
 
     /// Give what was taken before the clock could be trusted its right time, once it can.
@@ -219,16 +232,23 @@ impl Worker {
         }
     }
 
-    /// Commit telemetry and cursors.
+    /// Commit telemetry, cursors and decisions.
     pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
-        self.due.commit = self.clock.mono().plus(self.settings.commit_every);
-        if !self.telemetry.is_dirty() {
-            return Ok(());
+        if self.is_dirty() {
+            return self.commit_all();
         }
+        self.due.commit = self.clock.mono().plus(self.settings.commit_every);
+        Ok(())
+    }
+
+    fn commit_all(&mut self) -> Result<(), StoreError> {
+        self.due.commit = self.clock.mono().plus(self.settings.commit_every);
         let now = self.clock.now();
         let trusted = self.clock.state() != ClockState::Untrusted;
         let written = &mut self.written;
+        let mut along = None;
         let done = self.telemetry.commit(&self.conn, |tx| {
+            along = Some(Along::write(tx, &self.decisions, &self.runs, &self.clock)?);
             if trusted {
                 set_meta(tx, super::LAST_WALL_MS, &now.ms().to_string())?;
             }
@@ -237,6 +257,7 @@ impl Worker {
         match done {
             Ok(()) => {
                 self.is_stuck = false;
+                self.wrote_along(along);
                 self.wrote();
                 Ok(())
             }
@@ -261,6 +282,8 @@ impl Worker {
             Ok(opened) => {
                 self.conn = opened.conn;
                 self.telemetry.moved();
+                self.decisions.moved(&self.conn);
+                self.runs.moved(&self.conn);
                 self.written.moved();
                 self.due.commit = Mono::default();
                 if let Some(aside) = opened.set_aside {
@@ -290,8 +313,14 @@ impl Worker {
     fn housekeeping(&mut self) -> Result<(), StoreError> {
         let trusted = (self.clock.state() != ClockState::Untrusted).then(|| self.clock.now());
         let mono = self.clock.mono();
-        let done =
-            self.due.retention.work(&self.conn, &mut self.telemetry, &mut self.full, &self.settings, mono, trusted);
+        let done = self.due.retention.work(
+            &self.conn,
+            (&mut self.telemetry, &mut self.decisions),
+            &mut self.full,
+            &self.settings,
+            mono,
+            trusted,
+        );
         let done = done.attempt("deleting what is old");
         if let Ok(retention::Done { wrote: false, .. }) = done {
             return Ok(());
@@ -312,6 +341,12 @@ impl Worker {
             self.failed(&StoreError::Sqlite { attempt: "copying the log back", reason: error.to_string() });
             false
         })
+    }
+
+    fn wrote_along(&mut self, along: Option<Along>) {
+        if let Some(along) = along {
+            along.done(&mut self.decisions, &mut self.runs);
+        }
     }
 
     /// After each good transaction.
@@ -353,6 +388,7 @@ impl Worker {
         self.status.oldest = self.telemetry.oldest(&self.conn).unwrap_or(self.status.oldest);
         self.status.written_bytes_today = self.written.today(self.clock.now());
         self.status.dropped = self.telemetry.dropped + self.ends.dropped.load(Ordering::Relaxed);
+        self.status.dropped_decisions = self.decisions.dropped;
         self.ends.status.send_replace(self.status.clone());
     }
 
@@ -381,6 +417,7 @@ impl Worker {
 
     pub(crate) fn handle(&mut self, ask: Ask) -> Next {
         match ask {
+            Ask::Decided(decision) => self.decisions.take(&self.conn, *decision),
             Ask::Sample(stored) => {
                 let stored = self.restamp.take(stored);
                 self.telemetry.take(stored);
@@ -409,6 +446,9 @@ impl Worker {
             | Ask::SetMeta(..) => {
                 self.handle_write(ask);
             }
+            Ask::DecisionAt(..) | Ask::Decisions(..) | Ask::NotRunning(..) => {
+                along::read(ask, &mut self.decisions, &self.runs, &self.conn, &self.clock);
+            }
             _ => self.handle_read(ask),
         }
         Next::Go
@@ -416,15 +456,22 @@ impl Worker {
 
     fn handle_write(&mut self, ask: Ask) {
         let uplinks = &self.settings.uplinks;
+        let mut along = None;
+        let go_along = |tx: &Connection| {
+            along = Some(Along::write(tx, &self.decisions, &self.runs, &self.clock)?);
+            Ok(())
+        };
         match ask {
             Ask::Admit(command, reply) => {
-                let done = journal::admit(&self.conn, uplinks, &command, self.clock.now());
+                let done = journal::admit(&self.conn, uplinks, &command, self.clock.now(), go_along);
+                self.wrote_along(along.filter(|_| done.is_ok()));
                 let done = self.written("writing a command down", done);
                 answer(reply, done);
                 self.announce();
             }
             Ask::SaveResult(result, reply) => {
-                let done = journal::save_result(&self.conn, uplinks, &result);
+                let done = journal::save_result(&self.conn, uplinks, &result, go_along);
+                self.wrote_along(along.filter(|_| done.is_ok()));
                 let done = self.written("writing a result down", done);
                 answer(reply, done);
                 self.announce();
@@ -530,11 +577,16 @@ impl Worker {
     }
 }
 
+/// All that is read of the disk at the start.
+type Loaded = (Telemetry, Decisions, Runs, Written, Restamp);
+
 /// What is known of the disk.
-fn load(conn: &Connection, settings: &StoreSettings) -> rusqlite::Result<(Telemetry, Written, Restamp)> {
+fn load(conn: &Connection, settings: &StoreSettings, clock: &Clock) -> rusqlite::Result<Loaded> {
     match journal::drop_foreign_notices(conn, &settings.uplinks) {
         Err(error) if !file::is_damage(&error) => tracing::warn!(%error, "notices nobody fetches were not deleted"),
         done => done?,
     }
-    Ok((Telemetry::open(conn, &settings.uplinks)?, Written::new(conn, &settings.path)?, Restamp::open(conn)?))
+    let telemetry = Telemetry::open(conn, &settings.uplinks)?;
+    let written = Written::new(conn, &settings.path)?;
+    Ok((telemetry, Decisions::open(conn)?, Runs::open(conn, clock)?, written, Restamp::open(conn)?))
 }
