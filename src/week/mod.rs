@@ -41,7 +41,7 @@ const QUIET: usize = 4;
 /// Something moved: no poll is left out for this long, s: longer than any excess may last.
 const WATCHED: usize = 12;
 /// Less than this is nothing that moves, W. Slow changes add up to it.
-const NOISE_W: f64 = 60.0;
+const NOISE_W: f64 = 150.0;
 
 fn site() -> SiteSpec {
     SiteSpec {
