@@ -38,6 +38,7 @@ fn spec(id: &str, kind: DeviceKind) -> DeviceSpec {
             max_soc_pct: Some(95.0),
             max_power_w: Some(9000.0),
             max_current_a: Some(20.0),
+            ..DeviceLimits::default()
         },
         control: ControlSettings {
             enabled: true,
@@ -323,7 +324,7 @@ proptest! {
     /// A ceiling lies never above all the room that was there lately.
     #[test]
     fn a_ceiling_follows_the_room(rooms in prop::collection::vec(0.0..100.0, 2..60)) {
-        let pace = Pace { skew: Duration::from_millis(1300), rise: Duration::from_secs(5), deadband: 1.0 };
+        let pace = Pace { skew: Duration::from_millis(1300), rise: Duration::from_secs(5), deadband: 1.0, patience: 1 };
         let mut ceiling = Ceiling::new(rooms[0]);
         for (i, room) in rooms.iter().enumerate() {
             let before = ceiling.value();

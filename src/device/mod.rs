@@ -19,6 +19,8 @@
 
 mod apply;
 mod baseline;
+#[cfg(test)]
+pub(crate) mod bench_tests;
 mod find;
 mod judge;
 mod perform;
