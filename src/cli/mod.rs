@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod demo;
+mod explain;
 mod history;
 mod out;
 mod password;
@@ -51,6 +52,9 @@ enum Command {
     /// End the owner's command
     #[command(after_help = "Example:\n  derd release battery")]
     Release(set::ReleaseArgs),
+    /// Why a device does, or did, what it does: one sentence, and what stands behind it
+    #[command(after_help = "Example:\n  derd explain battery\n  derd explain battery --at 'yesterday 18:30'")]
+    Explain(explain::ExplainArgs),
     /// Stored telemetry
     #[command(after_help = "Example:\n  derd history grid --point power_w --from -1h --step 1m --format csv")]
     History(history::HistoryArgs),
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Set(args) => set::set(&args),
         Command::Release(args) => set::release(&args),
+        Command::Explain(args) => explain::explain(&args),
         Command::History(args) => history::history(&args),
         Command::Schedule(args) => schedule::schedule(&args),
         Command::Profile(args) => profile::profile(&args),
