@@ -2,11 +2,13 @@
 //!
 //! Exit codes: 0 good, 1 the thing asked for failed, 2 wrong usage.
 
+mod baseline;
 mod check;
 mod client;
 mod demo;
 mod explain;
 mod history;
+mod import;
 mod out;
 mod password;
 mod probe;
@@ -55,6 +57,12 @@ enum Command {
     /// Why a device does, or did, what it does: one sentence, and what stands behind it
     #[command(after_help = "Example:\n  derd explain battery\n  derd explain battery --at 'yesterday 18:30'")]
     Explain(explain::ExplainArgs),
+    /// What the installer set in a device, and what differs from it now
+    #[command(after_help = "Example:\n  derd baseline pv\n  derd baseline pv --accept")]
+    Baseline(baseline::BaselineArgs),
+    /// What writing has cost the devices so far: writes, budget and years by register
+    #[command(after_help = "Example:\n  derd wear charger")]
+    Wear(baseline::WearArgs),
     /// Stored telemetry
     #[command(after_help = "Example:\n  derd history grid --point power_w --from -1h --step 1m --format csv")]
     History(history::HistoryArgs),
@@ -109,6 +117,8 @@ pub fn main() -> ExitCode {
         Command::Set(args) => set::set(&args),
         Command::Release(args) => set::release(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Baseline(args) => baseline::baseline(&args),
+        Command::Wear(args) => baseline::wear(&args),
         Command::History(args) => history::history(&args),
         Command::Schedule(args) => schedule::schedule(&args),
         Command::Profile(args) => profile::profile(&args),
