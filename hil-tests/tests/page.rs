@@ -167,6 +167,20 @@ fn the_demos_page_lives_obeys_and_asks_nobody_else() {
         let text = browser.text(held);
         text.starts_with("idle by page (owner) until ")
     });
+    // And why, in a sentence, with what stands behind it when somebody looks.
+    let why = r#"[data-device="battery"] [data-f="why"]:not([hidden])"#;
+    eventually("the card says why", SOON, || browser.text(why).contains("battery"));
+    browser.click(r#"[data-why="battery"] summary"#);
+    let trace = r#"[data-why="battery"] [data-f="trace"]"#;
+    eventually("the trace names the owner's command", SOON, || {
+        let text = browser.text(trace);
+        text.contains("wins") && text.contains("(owner): idle")
+    });
+    // The first minute of the last hour: before the demo began.
+    browser.script(r#"document.querySelector('[data-why="battery"] [name=at]').value = '-1h'"#);
+    browser.click(r#"[data-why="battery"] button"#);
+    eventually("another time is explained", SOON, || browser.text(trace).contains("derd was not running at"));
+    browser.click(r#"[data-why="battery"] summary"#);
     let output = browser.text(r#"[data-device="battery"] output"#);
     assert!(output.starts_with("accepted"), "{output}");
     browser.click(r#"[data-device="battery"] button[value="release"]"#);

@@ -6,6 +6,7 @@ mod baseline;
 mod check;
 mod client;
 mod demo;
+mod explain;
 mod history;
 mod import;
 mod out;
@@ -53,6 +54,9 @@ enum Command {
     /// End the owner's command
     #[command(after_help = "Example:\n  derd release battery")]
     Release(set::ReleaseArgs),
+    /// Why a device does, or did, what it does: one sentence, and what stands behind it
+    #[command(after_help = "Example:\n  derd explain battery\n  derd explain battery --at 'yesterday 18:30'")]
+    Explain(explain::ExplainArgs),
     /// What the installer set in a device, and what differs from it now
     #[command(after_help = "Example:\n  derd baseline pv\n  derd baseline pv --accept")]
     Baseline(baseline::BaselineArgs),
@@ -112,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Set(args) => set::set(&args),
         Command::Release(args) => set::release(&args),
+        Command::Explain(args) => explain::explain(&args),
         Command::Baseline(args) => baseline::baseline(&args),
         Command::Wear(args) => baseline::wear(&args),
         Command::History(args) => history::history(&args),

@@ -3,13 +3,14 @@
 use super::metrics;
 use super::progress::Progress;
 use crate::model::{
-    ClockState, ControlStatus, DeviceId, DeviceSpec, DeviceState, DeviceStatus, GatewayId, Health, Mono, NullReason,
-    Role, Sample, SiteSpec, StoreStatus, Timestamp, UplinkMode, UplinkStatus,
+    ClockState, ControlStatus, Decided, DeviceId, DeviceSpec, DeviceState, DeviceStatus, GatewayId, Health, Mono,
+    NullReason, Role, Sample, SiteSpec, StoreStatus, Timestamp, UplinkMode, UplinkStatus,
 };
 use crate::runtime::Clock;
 use crate::wire::{
     ClockJson, ControlledByJson, DeviceJson, GatewayJson, SiteJson, StatusJson, StoreJson, UplinkJson, points_json,
 };
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -98,6 +99,12 @@ impl Board {
             health: health.as_str().to_owned(),
             problems,
         }
+    }
+
+    /// What control decided on each device, and why, as it stands now.
+    #[must_use]
+    pub fn decided(&self) -> BTreeMap<DeviceId, Arc<Decided>> {
+        self.0.parts.control.borrow().decided.clone()
     }
 
     /// One device's own word; `None`: there is no such device.

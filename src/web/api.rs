@@ -29,7 +29,7 @@ const MAX_EVENTS: usize = 1000;
 
 const OPENAPI: &str = include_str!("openapi.json");
 
-type Answer = Result<Response, Fault>;
+pub(super) type Answer = Result<Response, Fault>;
 
 pub(super) fn status(State(app): State<App>) -> Ready<Json<crate::wire::StatusJson>> {
     ready(Json(app.board.status()))
@@ -211,7 +211,7 @@ pub(super) fn openapi() -> Ready<Response> {
     ready(([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response())
 }
 
-fn known<'a>(app: &'a App, id: &str) -> Result<&'a DeviceSpec, Fault> {
+pub(super) fn known<'a>(app: &'a App, id: &str) -> Result<&'a DeviceSpec, Fault> {
     app.devices.iter().find(|spec| spec.id.as_str() == id).ok_or_else(|| {
         let known: Vec<&str> = app.devices.iter().map(|spec| spec.id.as_str()).collect();
         let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };

@@ -1,7 +1,7 @@
 //! One card for each device: its values, who holds it, and the owner's buttons.
 
 use super::routes::App;
-use super::{flow, format};
+use super::{flow, format, why};
 use crate::model::{DeviceKind, DeviceSpec};
 use crate::wire::{ControlledByJson, DeviceJson};
 use maud::{Markup, html};
@@ -85,8 +85,9 @@ pub(super) fn card(app: &App, spec: &DeviceSpec, device: &DeviceJson) -> Markup 
                 div { dt { "Updated" } dd data-f="age" { (format::age(device.age_ms)) } }
             }
             p.held data-f="held" hidden[device.controlled_by.is_none()] { (held(app, device.controlled_by.as_ref())) }
+            (why::sentence(app, spec))
             p.fault data-f="error" hidden[device.error.is_none()] { (device.error.as_deref().unwrap_or_default()) }
-            @if spec.control.enabled { (controls(spec)) }
+            @if spec.control.enabled { (controls(spec)) (why::behind(app, spec)) }
         }
     }
 }

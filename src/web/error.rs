@@ -47,6 +47,16 @@ impl Fault {
         Self(Box::new(Parts { status, body: json!({ "error": error.into() }), headers: HeaderMap::new() }))
     }
 
+    /// Its code.
+    pub(super) fn code(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// Its sentence.
+    pub(super) fn text(&self) -> String {
+        self.0.body.get("error").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
     pub(super) fn bad(error: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
     }

@@ -83,6 +83,11 @@ pub(super) fn moment(at: Timestamp, zone: &TimeZone) -> String {
     zoned(at, zone).map_or_else(|| at.to_string(), |z| z.strftime("%-d %b, %H:%M").to_string())
 }
 
+/// `20 Nov, 14:05:30` in the site's zone.
+pub(super) fn moment_s(at: Timestamp, zone: &TimeZone) -> String {
+    zoned(at, zone).map_or_else(|| at.to_string(), |z| z.strftime("%-d %b, %H:%M:%S").to_string())
+}
+
 /// A time of the wire, for people.
 pub(super) fn moment_of(text: &str, zone: &TimeZone) -> String {
     text.parse::<Timestamp>().map_or_else(|_| text.to_owned(), |at| moment(at, zone))

@@ -90,7 +90,7 @@ pub(super) fn parse(device: DeviceId, query: &str, now: Timestamp) -> Result<Ask
 }
 
 /// `2026-11-20T12:00:00Z`, `now`, or back from now: `-24h`.
-fn time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+pub(super) fn time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     if text == "now" {
         return Ok(now);
     }

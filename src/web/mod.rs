@@ -7,13 +7,14 @@
 //! # Layout
 //!
 //! [`create`] binds, [`WebTask::run`] serves. `guard` decides who may pass, `auth` knows the password, `routes` is the
-//! one list of paths, `api`, `history` and `stream` answer machines, `page`, `flow` and `chart` people.
+//! one list of paths, `api`, `history`, `explain` and `stream` answer machines, `page`, `why`, `flow` and `chart` people.
 
 mod api;
 mod auth;
 mod cards;
 mod chart;
 mod error;
+mod explain;
 mod flow;
 mod format;
 mod guard;
@@ -25,6 +26,7 @@ mod stream;
 mod task;
 #[cfg(test)]
 mod tests;
+mod why;
 
 pub use auth::{PasswordError, ensure_password, renew_password};
 pub use error::WebError;

@@ -72,7 +72,7 @@ pub(super) async fn home(State(app): State<App>) -> Response {
     page(&status.site.name, Some(&status.site.timezone), &body).into_response()
 }
 
-fn page(title: &str, zone: Option<&str>, body: &Markup) -> Html<String> {
+pub(super) fn page(title: &str, zone: Option<&str>, body: &Markup) -> Html<String> {
     let page = html! {
         (DOCTYPE)
         html lang="en" {

@@ -3,8 +3,8 @@
 use super::auth::Login;
 use super::chart::Charts;
 use super::error::Fault;
-use super::stream::MAX_LISTENERS;
-use super::{WebParts, api, chart, guard, page, stream};
+use super::stream::{MAX_LISTENERS, NONE};
+use super::{WebParts, api, chart, explain, guard, page, stream, why};
 use crate::command::CommandHandle;
 use crate::device::Accept;
 use crate::model::{DeviceId, DeviceSpec};
@@ -44,6 +44,8 @@ pub(super) struct Inner {
     pub(super) listeners: Arc<Semaphore>,
     /// The newest status text; empty: no more will come.
     status: watch::Sender<Arc<str>>,
+    /// Why each device does what it does, as JSON: changes only when a sentence does.
+    sentences: watch::Sender<Arc<str>>,
     has_ended: AtomicBool,
 }
 
@@ -70,13 +72,14 @@ impl App {
             charts: Charts::default(),
             listeners: Arc::new(Semaphore::new(MAX_LISTENERS)),
             status: watch::channel("".into()).0,
+            sentences: watch::channel(NONE.into()).0,
             has_ended: AtomicBool::new(false),
         }))
     }
 
-    /// A listener on live status texts, the first of which is there at once.
-    pub(super) fn listen_stream(&self) -> watch::Receiver<Arc<str>> {
-        let texts = self.status.subscribe();
+    /// A listener on live status texts, the first of which is there at once, and one on sentences.
+    pub(super) fn listen_stream(&self) -> [watch::Receiver<Arc<str>>; 2] {
+        let texts = [self.status.subscribe(), self.sentences.subscribe()];
         self.refresh_stream();
         texts
     }
@@ -90,6 +93,15 @@ impl App {
             Ok(text) => drop(self.status.send_replace(text.into())),
             Err(e) => tracing::error!("writing the status as JSON: {e}"),
         }
+        let decided = self.board.decided();
+        let sentences: serde_json::Map<String, serde_json::Value> =
+            decided.iter().map(|(device, decided)| (device.to_string(), decided.sentence.clone().into())).collect();
+        let text: Arc<str> = serde_json::Value::Object(sentences).to_string().into();
+        self.sentences.send_if_modified(|old| {
+            let is_new = *old != text;
+            *old = text;
+            is_new
+        });
     }
 
     /// All live streams end.
@@ -119,6 +131,8 @@ pub(super) fn routes() -> Vec<Route> {
         api("/api/v1/devices/{id}", &["get"], get(api::device)),
         api("/api/v1/devices/{id}/baseline", &["get", "post"], get(api::baseline).post(api::accept_baseline)),
         api("/api/v1/devices/{id}/history", &["get"], get(api::history)),
+        api("/api/v1/devices/{id}/explain", &["get"], get(explain::explain)),
+        api("/api/v1/devices/{id}/decisions", &["get"], get(explain::decisions)),
         api("/api/v1/devices/{id}/command", &["post"], post(api::command)),
         api("/api/v1/schedules", &["get"], get(api::schedules)),
         api("/api/v1/schedules/{id}", &["put", "delete"], delete(api::delete_schedule).put(api::put_schedule)),
@@ -132,6 +146,7 @@ pub(super) fn routes() -> Vec<Route> {
         web("/login/basic", &["get"], get(page::log_in_basic)),
         web("/logout", &["post"], post(page::log_out)),
         web("/chart.svg", &["get"], get(chart::chart)),
+        web("/why", &["get"], get(why::why)),
         web("/app.css", &["get"], get(page::css)),
         web("/app.js", &["get"], get(page::script)),
         web("/icon.svg", &["get"], get(page::icon)),

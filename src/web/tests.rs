@@ -5,6 +5,7 @@ use crate::command::{CommandHandle, RawCommand, RawPlan};
 use crate::model::*;
 use crate::observe::tests::{Hands, board, home, site};
 use crate::runtime::{Exit, ShutdownSwitch, Supervisor};
+use crate::store::{DecisionRow, Gap};
 use crate::store::{HistoryRow, StoreHandle};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -42,12 +43,40 @@ pub(super) fn store() -> (StoreHandle, impl Future<Output = Exit>) {
             match ask {
                 crate::store::Ask::History(query, answer) => drop(answer.send(Ok(curve(&query)))),
                 crate::store::Ask::Events(_, answer) => drop(answer.send(Ok(events()))),
+                crate::store::Ask::DecisionAt(_, at, answer) => drop(answer.send(Ok(journal(at)))),
+                crate::store::Ask::Decisions(asked, answer) => {
+                    let rows = [NOON.minus(Duration::from_secs(7200)), NOON.minus(Duration::from_secs(3600))];
+                    let rows = rows.into_iter().filter(|at| (asked.1..asked.2).contains(at)).filter_map(journal);
+                    drop(answer.send(Ok(rows.take(asked.3).collect())));
+                }
+                crate::store::Ask::NotRunning(at, answer) => drop(answer.send(Ok(down(at)))),
                 _ => {}
             }
         }
         Exit::Orphaned
     };
     (handle, thread)
+}
+
+/// The present of every rig: 09:00 on 15 January 2027 at the site.
+const NOON: Timestamp = Timestamp::from_ms(1_800_000_000_000);
+
+/// Two decisions, two hours and one hour ago; the first while the clock was wrong.
+fn journal(at: Timestamp) -> Option<DecisionRow> {
+    let hours = if at >= NOON.minus(Duration::from_secs(3600)) { 1 } else { 2 };
+    let made = NOON.minus(Duration::from_secs(3600 * hours));
+    let clock = if hours == 2 { ClockState::Untrusted } else { ClockState::Synced };
+    let json = serde_json::json!({"device": "battery", "at": made.to_string(), "clock": clock.as_str(),
+        "sentence": format!("<b onclick='x'>decision {hours}</b>"), "holder": null, "trace": [
+            {"step": "intent", "outcome": "wins", "rank": "command", "source": "<i>", "key": "command <script>alert(1)</script>",
+             "action": "charge", "requested": {"power_w": 5000.0}, "ends_at": made.to_string(), "why": "<u>"}]});
+    (at >= made).then(|| DecisionRow { at: made, clock, json: json.to_string(), was_running: down(at).is_none() })
+}
+
+/// derd was down for ten minutes half an hour ago.
+fn down(at: Timestamp) -> Option<Gap> {
+    let (from, to) = (NOON.minus(Duration::from_secs(1800)), NOON.minus(Duration::from_secs(1200)));
+    (from < at && at < to).then_some(Gap { from: Some(from), to })
 }
 
 fn events() -> Vec<(u64, Event)> {
@@ -528,4 +557,156 @@ async fn a_socket_that_somebody_answers_on_is_left_alone() {
     let plain = dir.path().join("file");
     std::fs::write(&plain, "x").unwrap();
     assert!(listen::bind_unix(&plain).unwrap_err().to_string().contains("no socket"));
+}
+
+/// What control says of the battery now, with a text of a sender who means harm.
+fn live() -> Decided {
+    Decided {
+        device: "battery".parse().unwrap(),
+        at: NOON.minus(Duration::from_secs(5)),
+        clock: ClockState::Synced,
+        sentence: "battery charges: <img src=x onerror=alert(1)> asked for it.".into(),
+        holder: None,
+        demand: None,
+        then: None,
+        limited_by: None,
+        trace: vec![
+            TraceStep::Input { name: "grid_w".into(), value: Some(8200.0), why: None },
+            TraceStep::Limit {
+                name: "import_limit",
+                from: Some(5000.0),
+                to: 2000.0,
+                unit: "W",
+                why: "<script>alert(2)</script>".into(),
+            },
+        ],
+    }
+}
+
+#[tokio::test]
+async fn any_minute_is_explained() {
+    let mut devices = home();
+    devices[1].control.enabled = true;
+    let rig = start(devices, "127.0.0.1:0");
+    let explain = async |id: &str, query: &str| {
+        let (code, _, body) = ask(rig.client.get(format!("{}/api/v1/devices/{id}/explain{query}", rig.base))).await;
+        (code, serde_json::from_str::<serde_json::Value>(&body).unwrap())
+    };
+    // Before control has said anything: the journal.
+    let (code, now) = explain("battery", "").await;
+    assert_eq!(
+        (code, now["source"].as_str(), now["at"].as_str()),
+        (200, Some("journal"), Some("2027-01-15T07:00:00.000Z"))
+    );
+    rig.hands.control.send_modify(|c| drop(c.decided.insert("battery".parse().unwrap(), Arc::new(live()))));
+    let (_, now) = explain("battery", "?at=now").await;
+    assert_eq!((now["source"].as_str(), now["asked_at"].as_str()), (Some("live"), Some("2027-01-15T08:00:00.000Z")));
+    assert_eq!(now["sentence"], live().sentence);
+    assert_eq!((now["timezone"].as_str(), now["note"].is_null()), (Some("Europe/Berlin"), true));
+    // By the site's clock, Berlin: an hour ahead of UTC.
+    let (_, then) = explain("battery", "?at=08:10").await;
+    assert_eq!((then["source"].as_str(), then["at"].as_str()), (Some("journal"), Some("2027-01-15T07:00:00.000Z")));
+    let (_, then) = explain("battery", "?at=-90m").await;
+    assert_eq!(then["clock"], "untrusted");
+    assert_eq!(then["note"], "The clock was not to be trusted when this was decided: its times may be wrong.");
+    let (_, then) = explain("battery", "?at=yesterday+20:00").await;
+    assert_eq!(then["sentence"], "Nothing is known of battery at 14 Jan, 20:00:00: its journal begins later.");
+    // Down.
+    let (code, gap) = explain("battery", "?at=-25m").await;
+    assert_eq!(code, 200);
+    assert_eq!(
+        gap["sentence"],
+        "derd was not running at 15 Jan, 08:35:00: its last sign of life before is of 15 Jan, 08:30:00, and it started again at 15 Jan, 08:40:00."
+    );
+    assert_eq!(
+        (gap["before"]["at"].as_str(), &gap["trace"]),
+        (Some("2027-01-15T07:00:00.000Z"), &serde_json::json!([]))
+    );
+    assert_eq!(gap["not_running"]["to"], "2027-01-15T07:40:00.000Z");
+    // What is only read, and what makes no sense.
+    let (code, meter) = explain("grid", "").await;
+    assert_eq!((code, meter["sentence"].as_str()), (200, Some("grid is only read: derd does not control it.")));
+    for (id, query, code, says) in [
+        ("oven", "", 404, "there is no device `oven`"),
+        ("battery", "?at=noon", 400, "at: `noon` is no time such as 14:05"),
+        ("battery", "?at=-31d", 400, "decisions are kept for 30 days, since 16 Dec, 09:00:00"),
+        (
+            "battery",
+            "?at=2027-01-15T08:02:00Z",
+            400,
+            "at: 15 Jan, 09:02:00 lies in the future; it is 15 Jan, 09:00:00 now",
+        ),
+        ("battery", "?when=now", 400, "when: is unknown; there is: at"),
+    ] {
+        let (found, body) = explain(id, query).await;
+        assert_eq!(found, code, "{id} {query}: {body}");
+        assert!(body["error"].as_str().unwrap().contains(says), "{body}");
+    }
+    let list = async |query: &str| {
+        let (code, headers, body) =
+            ask(rig.client.get(format!("{}/api/v1/devices/battery/decisions{query}", rig.base))).await;
+        let list = serde_json::from_str::<serde_json::Value>(&body).unwrap();
+        (code, headers.contains_key("x-derd-truncated"), list.as_array().map_or(0, Vec::len))
+    };
+    assert_eq!(list("").await, (200, false, 2));
+    assert_eq!(list("?from=-90m").await, (200, false, 1));
+    assert_eq!(list("?limit=1").await, (200, true, 1));
+    assert_eq!((list("?limit=0").await.0, list("?from=now").await.0, list("?x=1").await.0), (400, 400, 400));
+}
+
+#[tokio::test]
+async fn the_page_says_why_and_escapes_what_senders_say() {
+    let mut devices = home();
+    devices[1].control.enabled = true;
+    let rig = start(devices, "127.0.0.1:0");
+    rig.fill();
+    rig.hands.control.send_modify(|c| drop(c.decided.insert("battery".parse().unwrap(), Arc::new(live()))));
+    let (_, _, page) = ask(rig.client.get(&rig.base)).await;
+    for says in [
+        "battery charges: &lt;img src=x onerror=alert(1)&gt; asked for it.",
+        "&lt;script&gt;alert(2)&lt;/script&gt;",
+        "grid w: 8.20 kW",
+        "import limit: 5.00 kW to 2.00 kW",
+        "Since 15 Jan, 08:59:55, clock synced",
+    ] {
+        assert!(page.contains(says), "{says}");
+    }
+    assert!(page.contains("data-why=\"battery\"") && !page.contains("data-why=\"grid\""), "only what is controlled");
+    assert!(!page.contains("<img src=x") && !page.contains("<script>"));
+    // The part for the card, the page for those without scripts, and a fault of each.
+    let get = async |query: &str| {
+        let (code, headers, body) = ask(rig.client.get(format!("{}/why?device=battery&at={query}", rig.base))).await;
+        assert!(!body.contains("<b onclick") && !body.contains("<script>") && !body.contains("<u>"), "{body}");
+        assert!(headers["content-security-policy"].to_str().unwrap().contains("default-src 'self'"));
+        (code, body)
+    };
+    let (code, part) = get("08:10&part=1").await;
+    assert!(code == 200 && part.starts_with("<p class=\"why\">&lt;b onclick"), "{part}");
+    assert!(
+        part.contains("command &lt;script&gt;alert(1)&lt;/script&gt; (command): charge 5.00 kW until 15 Jan, 08:00"),
+        "{part}"
+    );
+    let (_, part) = get("&part=1").await;
+    assert!(part.contains("import limit") && !part.contains("class=\"why\""), "{part}");
+    let (code, whole) = get("-25m").await;
+    assert!(code == 200 && whole.starts_with("<!DOCTYPE html>") && whole.contains("derd was not running"), "{whole}");
+    assert!(whole.contains("Before, since 15 Jan, 08:00:00: &lt;b onclick"), "{whole}");
+    let (code, fault) = get("noon").await;
+    assert!(code == 400 && fault.contains("`noon` is no time such as"), "{fault}");
+    assert_eq!(get("noon&part=1").await.0, 400);
+    // A stream tells a sentence once, and again only when it changed.
+    let mut response = rig.client.get(format!("{}/api/v1/stream", rig.base)).send().await.unwrap();
+    let mut text = String::new();
+    let mut read_until = async |text: &mut String, whys: usize, statuses: usize| {
+        while text.matches("event: why").count() < whys || text.matches("event: status").count() < statuses {
+            text.push_str(&String::from_utf8_lossy(&response.chunk().await.unwrap().unwrap()));
+        }
+    };
+    read_until(&mut text, 1, 3).await;
+    assert_eq!(text.matches("event: why").count(), 1, "{text}");
+    assert!(text.contains(r#"data: {"battery":"battery charges: <img src=x"#), "{text}");
+    let other = Decided { sentence: "battery rests.".into(), ..live() };
+    rig.hands.control.send_modify(|c| drop(c.decided.insert("battery".parse().unwrap(), Arc::new(other))));
+    read_until(&mut text, 2, 0).await;
+    assert!(text.contains(r#"data: {"battery":"battery rests."}"#), "{text}");
 }

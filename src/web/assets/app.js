@@ -142,6 +142,36 @@ function show(status) {
   put($("#store"), `${Math.floor(status.store.bytes / 1048576)} MB, ${grouped(status.store.rows)} samples`);
 }
 
+// Why: the sentence comes by itself, what stands behind it is fetched when somebody looks.
+async function because(details, at = "") {
+  const box = $("[data-f=trace]", details);
+  const query = new URLSearchParams({ device: details.dataset.why, at, part: "1" });
+  try {
+    const answer = await fetch("/why?" + query), text = await answer.text();
+    if (answer.ok) box.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
+    else put(box, JSON.parse(text).error ?? `answer ${answer.status}`);
+  } catch {
+    put(box, "the gateway does not answer");
+  }
+}
+const askedAt = (details) => $("[name=at]", details).value.trim();
+function why(sentences) {
+  for (const details of document.querySelectorAll("[data-why]")) {
+    const line = $("[data-f=why]", details.parentElement), text = sentences[details.dataset.why] ?? "";
+    if (line.textContent === text) continue;
+    line.hidden = !text;
+    put(line, text);
+    if (details.open && !askedAt(details)) because(details);
+  }
+}
+for (const details of document.querySelectorAll("[data-why]")) {
+  details.addEventListener("toggle", () => { if (details.open) because(details, askedAt(details)); });
+  $("form", details).addEventListener("submit", (event) => {
+    event.preventDefault();
+    because(details, askedAt(details));
+  });
+}
+
 // The live stream: the browser reconnects by itself while the gateway answers; we do when it refused.
 const lost = $("#lost");
 let source = null, lastSeen = Date.now(), retry = 1000;
@@ -154,6 +184,7 @@ function connect() {
     lost.hidden = true;
     show(JSON.parse(event.data));
   });
+  source.addEventListener("why", (event) => why(JSON.parse(event.data)));
   source.onerror = () => {
     lost.hidden = false;
     if (source.readyState === EventSource.CLOSED) {
