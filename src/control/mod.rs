@@ -20,6 +20,8 @@ mod effect;
 #[cfg(test)]
 mod films;
 mod limits;
+#[cfg(test)]
+mod plan_tests;
 mod plans;
 mod say;
 mod task;
