@@ -39,7 +39,12 @@ fn spec(id: &str, kind: DeviceKind) -> DeviceSpec {
             max_power_w: Some(9000.0),
             max_current_a: Some(20.0),
         },
-        control: ControlSettings { enabled: true, accept_no_failsafe: false, fallback_current_a: Some(8.0) },
+        control: ControlSettings {
+            enabled: true,
+            accept_no_failsafe: false,
+            fallback_current_a: Some(8.0),
+            ..ControlSettings::default()
+        },
     }
 }
 
@@ -432,4 +437,58 @@ async fn a_full_inbox_refuses() {
         handle.send(msg()).await.unwrap();
     }
     assert_eq!(handle.send(msg()).await, Err(ControlBusy::Full));
+}
+
+/// A store that hangs holds nothing up, and gets each device's newest decision as soon as it has room.
+#[tokio::test(start_paused = true)]
+async fn a_busy_store_gets_the_newest_decision_later() {
+    let clock = Clock::manual(WALL);
+    let (orders, mut ordered) = watch::channel(Order::Wait);
+    let online = DeviceStatus { state: DeviceState::Online, ..DeviceStatus::default() };
+    let (_seen, status) = watch::channel(online);
+    let (samples, samples_rx) = mpsc::channel(4);
+    let (_outcomes, outcomes_rx) = mpsc::channel(4);
+    let (updates_tx, _updates) = mpsc::channel(8);
+    let (asks, mut asked) = mpsc::channel(1);
+    let counter = || Arc::new(AtomicU64::new(0));
+    let store = StoreHandle {
+        asks,
+        live: broadcast::channel(1).0,
+        next_row: counter(),
+        dropped: counter(),
+        outbox: watch::channel(0).1,
+        status: watch::channel(StoreStatus::default()).1,
+    };
+    let other = "pv".parse().unwrap();
+    store.decided(other, WALL, ClockState::Synced, "fills the queue".into()).unwrap();
+    let (handle, task) = create(ControlParts {
+        site: site(None, None),
+        devices: vec![ControlledDevice { spec: spec("battery", DeviceKind::Battery), orders, status }],
+        samples: samples_rx,
+        outcomes: outcomes_rx,
+        updates: updates_tx,
+        store,
+        clock: clock.clone(),
+        plans: vec![],
+        intents: vec![],
+        site_limits: vec![],
+    });
+    let (switch, shutdown) = ShutdownSwitch::new();
+    let running = tokio::task::JoinSet::from_iter([task.run(shutdown)]);
+    samples.send(sample("battery", clock.mono(), Some(0.0), Some(50.0))).await.unwrap();
+    ordered.wait_for(|o| *o == Order::Free).await.unwrap();
+    let action = Action::Charge { power_w: Some(3000.0), min_soc_pct: None, max_soc_pct: None, grid: true };
+    handle.send(ControlMsg::Intent(intent("battery", action, Rank::Command, 1))).await.unwrap();
+    ordered.wait_for(|o| *o != Order::Free).await.unwrap();
+    // Only now the store reads: first what filled its queue, then the newest of what waited.
+    let mut texts = Vec::new();
+    while texts.len() < 2 {
+        if let Some(crate::store::Ask::Decided(decision)) = asked.recv().await {
+            texts.push(decision.json);
+        }
+    }
+    assert_eq!(texts[0], "fills the queue");
+    assert!(texts[1].contains(r#""action":"charge""#), "{texts:?}");
+    switch.stop();
+    assert_eq!(running.join_all().await, vec![Exit::Shutdown]);
 }

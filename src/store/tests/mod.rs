@@ -1,5 +1,6 @@
 //! Tests of the room through its handle.
 
+mod decisions;
 mod files;
 mod journal;
 mod model;
