@@ -23,6 +23,8 @@ mod films;
 mod limits;
 mod pace;
 mod phases;
+#[cfg(test)]
+mod plan_tests;
 mod plans;
 mod say;
 mod task;
