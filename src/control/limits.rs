@@ -249,5 +249,11 @@ impl Ceiling {
         if room < self.value {
             *self = Self::new(room);
         }
+        self.unseen();
+    }
+
+    /// Nothing is known at this moment: room that nobody sees does not last.
+    pub(crate) const fn unseen(&mut self) {
+        self.high = None;
     }
 }
