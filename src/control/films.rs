@@ -242,6 +242,7 @@ impl<'a> Film<'a> {
                 enabled: line.has("control"),
                 accept_no_failsafe: false,
                 fallback_current_a: line.num("fallback"),
+                ..ControlSettings::default()
             },
         });
     }

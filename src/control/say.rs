@@ -294,6 +294,7 @@ impl Scene<'_> {
         match why {
             Why::Installer => "the installer allows no more".to_owned(),
             Why::Device => "it can do no more".to_owned(),
+            Why::Baseline => "what the installer had set in the device is no more".to_owned(),
             Why::Soc { soc, bound } => {
                 format!("its charge of {} % has reached the bound of {} %", plain(soc), plain(bound))
             }
@@ -433,6 +434,7 @@ fn why_text(why: Why) -> String {
     match why {
         Why::Installer => "set by the installer".to_owned(),
         Why::Device => "the device can do no more".to_owned(),
+        Why::Baseline => "that is what the installer had set in the device".to_owned(),
         Why::Soc { soc, bound } => format!("the state of charge is {} %, the bound {} %", plain(soc), plain(bound)),
         Why::SocUnknown => "the state of charge is not known".to_owned(),
         Why::Import { grid_w, allowed_w } => {
