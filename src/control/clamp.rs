@@ -156,7 +156,12 @@ fn limit_charger(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>, mem: 
             limit.value()
         }
         // A charger that does not answer: its part in what the meter sees is not known, and no order reaches it.
-        (_, Some(ceiling)) if !is_fresh => ceiling.value(),
+        (_, Some(ceiling)) if !is_fresh => {
+            if let Some(ceiling) = &mut mem.import {
+                ceiling.unseen();
+            }
+            ceiling.value()
+        }
         _ => {
             // Pauses and restarts wear the car's contactor: room for a restart must last longer.
             let is_paused = mem.import.is_some_and(|c| c.value() < charger_min(unit));

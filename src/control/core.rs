@@ -259,10 +259,15 @@ impl Core {
         }
         let (load_w, grid_w) = (view.load_w, view.grid_w);
         let is_started = now.mono.since(self.started) >= FIRST_VALUES;
-        let is_grid_lost =
-            view.units.iter().zip(&view.seen).any(|(u, s)| {
-                u.is_grid() && (s.fresh == Freshness::Stale || (s.fresh == Freshness::Never && is_started))
-            });
+        let is_grid_lost = view.units.iter().zip(&view.seen).any(|(u, s)| {
+            u.is_grid()
+                && match s.fresh {
+                    // An answer without the power is as good as none.
+                    Freshness::Fresh => s.power_w.is_none(),
+                    Freshness::Stale => true,
+                    Freshness::Never => is_started,
+                }
+        });
         self.raise_alarms(&decisions, is_grid_lost, now, &mut effects);
         effects.extend(self.pending.drain(..).map(Effect::Update));
         effects.extend(self.untold.drain(..).map(Effect::Event));

@@ -329,5 +329,11 @@ impl Ceiling {
         if room < self.value {
             (self.value, self.low, self.high) = (room, None, None);
         }
+        self.unseen();
+    }
+
+    /// Nothing is known at this moment: room that nobody sees does not last.
+    pub(crate) const fn unseen(&mut self) {
+        self.high = None;
     }
 }

@@ -1,7 +1,9 @@
 //! Properties of the pure parts, and the task on channels.
 
 use super::arbiter::{Decision, Memory, Question, decide};
+use super::core::Now;
 use super::limits::{Bounds, Ceiling, Pace, charger_max, charger_min, charger_own_max};
+use super::say::{Scene, Stance};
 use super::view::{NOMINAL_V, Unit, View};
 use super::{ControlBusy, ControlHandle, ControlMsg, ControlParts, ControlledDevice, create};
 use crate::model::{
@@ -263,6 +265,30 @@ proptest! {
         shuffled.reverse();
         prop_assert_eq!(&ask(&view, &site, &shuffled), &decisions);
 
+        for (i, (unit, decision)) in units.iter().zip(&decisions).enumerate() {
+            let order = decision.order(unit, &site, NOW, WALL);
+            if let Order::Hold(s) = &order {
+                prop_assert!(s.end().mono > NOW && s.end().mono <= NOW.plus(Duration::from_secs(30 * 24 * 3600)));
+            }
+            let scene = Scene {
+                unit,
+                seen: &view.seen[i],
+                view: &view,
+                decision,
+                order: &order,
+                bounds: Bounds::new(&site, &[]),
+                zone: &jiff::tz::TimeZone::UTC,
+                now: Now { mono: NOW, wall: WALL, clock: ClockState::Synced },
+                stance: Stance::Controlled,
+                state: DeviceState::Online,
+                error: None,
+                heard: None,
+                grid_heard: None,
+                blocked: None,
+            };
+            let told = truth(&scene.decided(None));
+            prop_assert!(told.is_ok(), "{told:?}\n{decision:#?}");
+        }
         let mut drawn = 0.0;
         let mut own = 0.0;
         let mut is_all_off = true;
