@@ -391,7 +391,6 @@ async fn a_fault_at_every_step_leaves_no_half_setpoint() {
 
 async fn one_fault(kind: Kind, step: usize, fault: Fault, left: &Value, on_the_way_back: bool) {
     let what = format!("{kind:?}, write {step}, {fault:?}");
-    eprintln!("{what}");
     let rig = start(kind, |_| {});
     rig.online().await;
     lock(&rig.world).fault = Some((step, fault));
