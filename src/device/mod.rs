@@ -33,6 +33,8 @@ mod wear;
 mod words;
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod task_tests;
 #[cfg(test)]
 mod tests;
