@@ -9,6 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["wire", "runtime"],
     &["plan", "profile", "sim"],
     &["link", "store"],
+    &["guard"],
     &["device", "control", "command"],
     &["observe"],
     &["uplink", "web"],

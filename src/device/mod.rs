@@ -9,6 +9,7 @@
 //! * `task`: the loop, one request at a time, orders before polls
 //! * `find`: discovery and the first baseline
 //! * `poll`: readings
+//! * `guarded`: how the device is led back when derd is gone, on the disk before the first setpoint
 //!
 //! # Channels
 //!
@@ -17,6 +18,7 @@
 
 mod apply;
 mod find;
+mod guarded;
 mod poll;
 mod probe;
 mod task;
@@ -31,6 +33,7 @@ mod tests;
 pub use probe::probe;
 pub use task::DeviceTask;
 
+use crate::guard::{Journal, Will};
 use crate::link::LinkHandle;
 use crate::model::{BootId, DeviceSpec, DeviceStatus, Held, Order, Outcome, Sample};
 use crate::profile::Driver;
@@ -62,6 +65,10 @@ pub struct DeviceParts {
     pub held: Option<Held>,
     /// The baseline recorded at the first contact, if there was one.
     pub baseline: Option<String>,
+    /// The wills of devices that would keep their setpoints without derd.
+    pub wills: Journal,
+    /// What an earlier run wrote down for this device and the store knows nothing of.
+    pub left: Option<Will>,
 }
 
 /// A device as seen by control and the others. Cheap to clone.

@@ -3,6 +3,7 @@
 use super::DeviceParts;
 use super::apply::Keeper;
 use super::find::Finder;
+use super::guarded::{Guarded, is_urgent};
 use super::poll::Poll;
 use super::words::{Checked, Do, Effect, Looked, Trouble, Wrote};
 use crate::link::{LinkError, LinkHandle, LinkState};
@@ -43,6 +44,7 @@ pub struct DeviceTask {
     orders: watch::Receiver<Order>,
     /// The program that was written last: its checks are what must read back.
     program: Option<(Demand, Program)>,
+    pub(super) guarded: Guarded,
 }
 
 /// The way to the device.
@@ -87,11 +89,13 @@ impl DeviceTask {
             },
             orders,
             program: None,
+            guarded: Guarded::new(parts.wills, parts.left),
         }
     }
 
     /// Find, poll and control the device until the shutdown, or until nobody holds its handle; then lead it back.
     pub async fn run(mut self, mut shutdown: Shutdown) -> Exit {
+        self.settle_left(&mut shutdown).await;
         let exit = loop {
             if shutdown.is_stopping() {
                 break Exit::Shutdown;
@@ -135,6 +139,7 @@ impl DeviceTask {
                 self.emit(effects).await;
             }
             Do::Check { demand, lease } => {
+                self.secure(&demand).await;
                 if let Some(result) = self.check(demand, lease).await {
                     let effects = self.keeper.checked(self.clock.mono(), result);
                     self.emit(effects).await;
@@ -195,10 +200,9 @@ impl DeviceTask {
         remember: Option<(Demand, Demand)>,
     ) -> Result<Wrote, Trouble> {
         let program = self.driver.program(&demand, lease).map_err(Trouble::Impossible)?;
+        self.secure(&demand).await;
         if let Some((demand, on_end)) = remember {
-            let urgent = matches!(demand, Demand::ChargerOff)
-                || matches!(demand, Demand::BatteryPower { watts, .. } if watts == 0.0);
-            let wait = if urgent { URGENT_WAIT } else { JOURNAL_WAIT };
+            let wait = if is_urgent(&demand) { URGENT_WAIT } else { JOURNAL_WAIT };
             let held = Held { device: self.spec.id.clone(), demand, on_end, since: self.clock.now() };
             self.out.journal(held, wait).await;
         }
@@ -265,10 +269,14 @@ impl DeviceTask {
                     let (device, at) = (self.spec.id.clone(), self.clock.now());
                     self.out.report(Outcome { device, cause, demand, at, stage, evidence });
                 }
-                Effect::NotHeld => self.out.forget(self.spec.id.clone()).await,
+                Effect::NotHeld => {
+                    self.out.forget(self.spec.id.clone()).await;
+                    self.no_will().await;
+                }
                 Effect::Remember(demand, on_end) => {
                     let held = Held { device: self.spec.id.clone(), demand, on_end, since: self.clock.now() };
                     self.out.journal(held, JOURNAL_WAIT).await;
+                    self.secure(&demand).await;
                 }
                 Effect::Alarm { code, severity, text, raised } => self.event(code, severity, text, raised).await,
             }

@@ -3,6 +3,7 @@
 
 use super::tests::{hold, spec};
 use super::{DeviceHandle, DeviceParts, create};
+use crate::guard::Journal;
 use crate::link::{Job, LinkError, LinkHandle, LinkState};
 use crate::model::{
     BootId, ControlSettings, Demand, DeviceKind, DeviceState, DeviceStatus, EventState, Held, IntentKey, Order,
@@ -136,6 +137,8 @@ fn start_with(held: Option<Demand>, baseline: Option<&str>, control: ControlSett
         outcomes: outcomes_tx,
         held,
         baseline: baseline.map(str::to_owned),
+        wills: Journal::none("a test"),
+        left: None,
     });
     let (switch, shutdown) = ShutdownSwitch::new();
     let mut tasks = JoinSet::new();

@@ -98,6 +98,8 @@ pub(super) struct Wire<'a> {
     pub(super) function: WriteFunction,
     /// The control model as last read.
     pub(super) now: &'a [u16],
+    /// Is it not known what the device will hold when this is written: then nothing is left out because it is so already.
+    pub(super) blind: bool,
 }
 
 impl Wire<'_> {
@@ -321,8 +323,11 @@ fn storage_program(
             if let Some(seconds) = revert {
                 wire.write(&mut program.writes, at(RATE_REVERT), &[seconds]);
             }
-            if let Some(own) = grid.filter(|own| now.grid.is_some_and(|set| set != *own)) {
+            if let Some(own) = grid.filter(|own| now.grid.is_some_and(|set| wire.blind || set != *own)) {
                 wire.write(&mut program.writes, at(GRID_CHARGE), &[own]);
+                if wire.blind {
+                    program.checks.push(checked(GRID_CHARGE, vec![own], false));
+                }
             }
             program.checks.push(checked(OUT_RATE, rates.to_vec(), true));
             program.checks.push(checked(STOR_CTL_MOD, vec![mode], false));

@@ -1,0 +1,1 @@
+//! Wills on a real disk.
