@@ -29,9 +29,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if init_logging(None).is_err() {
-        // Without a log it does its work all the same.
-    }
+    // The links say of each attempt that it failed; the guard says it once. Without a log it does its work all the same.
+    let filter = std::env::var("DERD_LOG").unwrap_or_else(|_| "info,derd::link=off".to_owned());
+    let _heard = init_logging(Some(&filter)).is_ok();
     // One TLS stack: rustls with ring, for devices with https.
     let _installed = rustls::crypto::ring::default_provider().install_default().is_ok();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

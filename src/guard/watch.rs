@@ -120,7 +120,10 @@ impl Guard {
             self.told = false;
         }
         let dead_for = self.vigil.saw(&look, self.clock.mono());
-        let Some(dead_for) = dead_for else { return look_every };
+        let Some(dead_for) = dead_for else {
+            self.attempts.clear();
+            return look_every;
+        };
         if look != Look::Dead {
             // On trial: it may die again before it has released anything, and is then dead only for moments.
             return Duration::from_secs(1).min(look_every);
