@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["uplink", "web"],
     &["config"],
     &["app"],
-    &["cli"],
+    &["cli", "bin"],
 ];
 
 /// Neighbours on one floor that know each other's handle all the same, with the reason.

@@ -1,14 +1,20 @@
 //! derd is gone: what `derd-guard` does with what it left behind.
-#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "end-to-end tests live in real time and fail by panicking")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "end-to-end tests live in real time and fail by panicking"
+)]
 
 use derd::guard::Will;
 use derd::model::Point;
 use derd::runtime::Clock;
-use derd::sim::{Home, HomeHandle, HomeOptions, Scenario};
+use derd::sim::{Home, HomeHandle, HomeOptions, Scenario, Touch};
 use hil_tests::{Daemon, Guard, cli, config_for, eventually, guard_binary, wait_for};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(25);
@@ -59,7 +65,8 @@ impl Rig {
     }
 
     fn once(&self) -> (Option<i32>, String) {
-        let out = Command::new(guard_binary()).arg("--once").arg("--data-dir").arg(self.folder.path()).output().unwrap();
+        let out =
+            Command::new(guard_binary()).arg("--once").arg("--data-dir").arg(self.folder.path()).output().unwrap();
         (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
     }
 }
@@ -134,7 +141,9 @@ fn all_that_persists_is_led_back_when_the_daemon_stays_dead() {
     assert!(Will::read(&rig.will("pv")).unwrap().done_at.is_none());
     assert_eq!(guard.log().lines().count(), lines, "{}", guard.log());
     assert_eq!(daemon.stop(), Some(0));
-    eventually("an orderly stop leaves nothing", SOON, || Will::files(&rig.folder.path().join("guard")).unwrap().is_empty());
+    eventually("an orderly stop leaves nothing", SOON, || {
+        Will::files(&rig.folder.path().join("guard")).unwrap().is_empty()
+    });
     eventually("with all the sun", SOON, || (rig.watts("pv") - free).abs() < 100.0);
 }
 
@@ -182,6 +191,79 @@ fn a_device_that_is_off_is_led_back_when_it_returns() {
 }
 
 #[test]
+fn the_will_is_there_before_the_first_setpoint_and_a_hanging_disk_does_not_stop_it() {
+    let rig = rig();
+    let daemon = rig.daemon();
+    // Looked at when the first write reaches a device.
+    let seen = Arc::new(Mutex::new(BTreeMap::<String, bool>::new()));
+    let (book, folder) = (Arc::clone(&seen), rig.folder.path().join("guard"));
+    rig.home.on_request(move |device, touch| {
+        if touch == Touch::Write {
+            let is_there = || folder.join(format!("{device}.json")).exists();
+            book.lock().unwrap().entry(device.to_owned()).or_insert_with(is_there);
+        }
+    });
+    set(&daemon, &["battery", "discharge", "power_w=2500", "--for", "1h"]);
+    set(&daemon, &["pv", "set_power_limit", "power_w=1500", "--for", "1h"]);
+    eventually("both are written", SOON, || seen.lock().unwrap().len() == 2);
+    assert!(seen.lock().unwrap().values().all(|was_there| *was_there), "{seen:?}");
+    // A pipe that nobody reads hangs who opens it, as a bad card does.
+    let pipe = rig.folder.path().join("guard/.charger.new");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    set(&daemon, &["charger", "set_max_current", "current_a=9"]);
+    let asked = Instant::now();
+    eventually("the charger is set all the same", SOON, || rig.home.with_world(|w| (w.charger.amps - 9.0).abs() < 0.1));
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert!(!rig.will("charger").exists());
+    drop(std::fs::File::open(&pipe).unwrap());
+    drop(std::fs::remove_file(&pipe));
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn another_device_at_the_address_is_not_written_to() {
+    let rig = rig();
+    let daemon = rig.daemon();
+    set(&daemon, &["battery", "discharge", "power_w=2500", "--for", "1h"]);
+    eventually("the battery discharges", SOON, || discharges(&rig));
+    eventually("its will is there", SOON, || rig.will("battery").exists());
+    daemon.kill();
+    // The router has given the battery's address to the inverter.
+    let text = std::fs::read_to_string(rig.will("battery")).unwrap();
+    let link = |id: &str| rig.home.device(id).unwrap().link.clone();
+    std::fs::write(rig.will("battery"), text.replace(&link("battery"), &link("pv"))).unwrap();
+    let (code, said) = rig.once();
+    assert!(code == Some(1) && said.contains("another device answers in its place"), "{code:?} {said}");
+    assert_eq!(rig.writes("pv"), 0);
+    std::fs::write(rig.will("battery"), text).unwrap();
+    assert_eq!(rig.once().0, Some(0));
+    eventually("released", SOON, || !discharges(&rig));
+}
+
+#[test]
+fn a_store_that_was_lost_does_not_make_a_setpoint_the_baseline() {
+    let rig = rig();
+    let free = rig.watts("pv");
+    let daemon = rig.daemon();
+    set(&daemon, &["pv", "set_power_limit", "power_w=1500", "--for", "1h"]);
+    eventually("the inverter is curtailed", SOON, || rig.watts("pv") <= 1530.0);
+    eventually("its will is there", SOON, || rig.will("pv").exists());
+    daemon.kill();
+    for name in ["derd.db", "derd.db-wal", "derd.db-shm"] {
+        drop(std::fs::remove_file(rig.folder.path().join(name)));
+    }
+    let daemon = rig.daemon();
+    eventually("the will leads it back", SOON, || (rig.watts("pv") - free).abs() < 100.0);
+    eventually("it is told", SOON, || events(&daemon, "leftover_released").len() == 1);
+    assert!(!rig.will("pv").exists());
+    // What it goes back to from now on is the installer's word again.
+    set(&daemon, &["pv", "set_power_limit", "power_w=1000", "--for", "1h"]);
+    eventually("the inverter is curtailed", SOON, || rig.watts("pv") <= 1030.0);
+    assert_eq!(daemon.stop(), Some(0));
+    eventually("the sun is back", SOON, || (rig.watts("pv") - free).abs() < 100.0);
+}
+
+#[test]
 fn what_is_not_a_will_stops_nobody() {
     let rig = rig();
     let folder = rig.folder.path().join("guard");
@@ -218,7 +300,13 @@ fn a_store_that_cannot_write_neither_starves_the_watchdog_nor_stops_control() {
     eventually("the battery discharges", SOON, || discharges(&rig));
     let disk = |limit: &str| {
         let pid = daemon.pid().to_string();
-        assert!(Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={limit}:unlimited")]).status().unwrap().success());
+        assert!(
+            Command::new("prlimit")
+                .args(["--pid", &pid, &format!("--fsize={limit}:unlimited")])
+                .status()
+                .unwrap()
+                .success()
+        );
     };
     disk("0");
     systemd.set_nonblocking(true).unwrap();

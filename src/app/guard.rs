@@ -29,7 +29,9 @@ pub(super) async fn open(
         };
         match store.event(event).await {
             Ok(()) => wills.acknowledge(device).await,
-            Err(error) => tracing::warn!(%device, "the store did not take an event, it is told again next time: {error}"),
+            Err(error) => {
+                tracing::warn!(%device, "the store did not take an event, it is told again next time: {error}")
+            }
         }
     }
     for device in left.open.keys().filter(|id| !settings.devices.iter().any(|d| d.id == **id)) {

@@ -97,7 +97,10 @@ impl DeviceTask {
             };
             match done {
                 Ok(()) => {
-                    let text = format!("{id} still held what an earlier run of derd wrote: it was led {}", will.end_in_words());
+                    let text = format!(
+                        "{id} still held what an earlier run of derd wrote: it was led {}",
+                        will.end_in_words()
+                    );
                     self.event("leftover_released", Severity::Warning, text, true).await;
                     return self.no_will().await;
                 }

@@ -137,7 +137,7 @@ fn start_with(held: Option<Demand>, baseline: Option<&str>, control: ControlSett
         outcomes: outcomes_tx,
         held,
         baseline: baseline.map(str::to_owned),
-        wills: Journal::none("a test"),
+        wills: Journal::none(),
         left: None,
     });
     let (switch, shutdown) = ShutdownSwitch::new();

@@ -29,8 +29,7 @@ pub enum Fault {
 /// # Errors
 /// [`Fault`]
 pub async fn lead_back(will: &Will, clock: &Clock) -> Result<(), Fault> {
-    let (link, task) =
-        link::create(&will.link, will.pace, clock.clone()).map_err(|e| Fault::Refused(e.to_string()))?;
+    let (link, task) = link::create(&will.link, will.pace, clock.clone()).map_err(|e| Fault::Refused(e.to_string()))?;
     let (switch, shutdown) = ShutdownSwitch::new();
     let work = async {
         let mut state = link.state();

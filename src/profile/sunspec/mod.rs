@@ -310,7 +310,12 @@ impl Device {
     fn identity(&self) -> DeviceInfo {
         let Some((_, m)) = self.once(1) else { return DeviceInfo::default() };
         let read = |at, len| m.slice(at, len).and_then(text);
-        DeviceInfo { maker: read(2, 16), model: read(18, 16), firmware: read(42, 8), serial: read(usize::from(SERIAL), usize::from(SERIAL_LEN)) }
+        DeviceInfo {
+            maker: read(2, 16),
+            model: read(18, 16),
+            firmware: read(42, 8),
+            serial: read(usize::from(SERIAL), usize::from(SERIAL_LEN)),
+        }
     }
 
     fn capabilities(&self, layout: &mut Layout) -> (Capabilities, Option<f64>) {
