@@ -221,6 +221,29 @@ fn the_will_is_there_before_the_first_setpoint_and_a_hanging_disk_does_not_stop_
 }
 
 #[test]
+fn a_daemon_that_comes_back_in_the_middle_waits_for_the_guard_and_goes_on() {
+    let rig = rig();
+    let daemon = rig.daemon();
+    let guard = rig.guard();
+    set(&daemon, &["battery", "discharge", "power_w=2500", "--for", "1h"]);
+    eventually("the battery discharges", SOON, || discharges(&rig));
+    let writes = rig.writes("battery");
+    daemon.kill();
+    eventually("the guard has begun", AFTER + ACTS, || rig.writes("battery") > writes);
+    let daemon = rig.daemon();
+    // The guard has finished what it began; the command is still wanted and acts again.
+    assert!(guard.log().contains("battery was led back"), "{}", guard.log());
+    eventually("it is told", SOON, || events(&daemon, "guard_released").len() == 1);
+    eventually("with a will", SOON, || Will::read(&rig.will("battery")).is_ok_and(|w| w.done_at.is_none()));
+    // The guard wrote two registers, and so does each setpoint.
+    eventually("it is written again", SOON, || rig.writes("battery") >= writes + 4);
+    eventually("it is held again", SOON, || discharges(&rig));
+    assert_eq!(daemon.device("battery")["controlled_by"]["action"], "discharge");
+    stays("and the guard is quiet", Duration::from_secs(8), || guard.log().lines().count() == 1 && discharges(&rig));
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
 fn another_device_at_the_address_is_not_written_to() {
     let rig = rig();
     let daemon = rig.daemon();

@@ -1,5 +1,6 @@
 //! Two locked files by which daemon and guard know of each other. The kernel frees the lock of a process that is dead.
 
+use super::will::belongs_to_the_owner_of;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -60,6 +61,7 @@ pub(super) fn look(folder: &Path) -> Look {
 /// The guard is about to act; `None`: another guard, or a daemon that looks at this very moment.
 pub(super) fn acting(folder: &Path) -> io::Result<Option<File>> {
     let file = open(&folder.join(ACTING))?;
+    belongs_to_the_owner_of(folder, &file)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),

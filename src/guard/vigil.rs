@@ -27,7 +27,12 @@ impl Vigil {
             Look::Alive(run) => {
                 let since = match &self.run {
                     Some((known, since)) if known == run => *since,
-                    _ => now,
+                    // It died between two looks, and has come back: on trial.
+                    Some(_) => {
+                        self.dead_since.get_or_insert(now);
+                        now
+                    }
+                    None => now,
                 };
                 self.run = Some((run.clone(), since));
                 if now.since(since) >= STEADY {
@@ -70,9 +75,14 @@ mod tests {
             (80, alive("d"), dead(60)),
             (100, alive("d"), dead(80)),
             (110, alive("d"), None),
-            (120, Look::Dead, dead(0)),
-            (130, Look::Unknown("?".into()), None),
-            (140, Look::Dead, dead(0)),
+            // it dies between the looks, and never is seen dead
+            (120, alive("e"), dead(0)),
+            (130, alive("f"), dead(10)),
+            (140, alive("f"), dead(20)),
+            (160, alive("f"), None),
+            (170, Look::Dead, dead(0)),
+            (180, Look::Unknown("?".into()), None),
+            (190, Look::Dead, dead(0)),
         ] {
             assert_eq!(vigil.saw(&look, s(at)), want, "at {at} s");
         }

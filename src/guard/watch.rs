@@ -156,7 +156,14 @@ impl Guard {
     async fn act(&mut self, path: &Path, will: &Will) -> bool {
         let folder = self.options.folder.clone();
         // Taken before the look: a daemon that starts from here on waits until it is free.
-        let Ok(Some(_acting)) = lock::acting(&folder) else { return false };
+        let _acting = match lock::acting(&folder) {
+            Ok(Some(acting)) => acting,
+            Ok(None) => return false,
+            Err(error) => {
+                self.tell(&format!("its lock: {error}"));
+                return false;
+            }
+        };
         if lock::look(&folder) != Look::Dead {
             return false;
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -116,6 +116,7 @@ impl Will {
             let mut text = serde_json::to_vec_pretty(&Row::of(self))?;
             text.push(b'\n');
             file.write_all(&text)?;
+            belongs_to_the_owner_of(folder, &file)?;
             file.sync_all()?;
             drop(file);
             fs::rename(&temporary, &path)?;
@@ -158,6 +159,15 @@ impl Will {
         files.sort();
         Ok(files)
     }
+}
+
+/// Root may run `derd-guard` by hand: what it makes is the daemon's all the same.
+pub(super) fn belongs_to_the_owner_of(folder: &Path, file: &File) -> io::Result<()> {
+    let (owner, own) = (fs::metadata(folder)?, file.metadata()?);
+    if (owner.uid(), owner.gid()) == (own.uid(), own.gid()) {
+        return Ok(());
+    }
+    fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
