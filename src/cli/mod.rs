@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod demo;
 mod history;
+mod import;
 mod out;
 mod password;
 mod probe;
