@@ -75,7 +75,7 @@ fn a_will_survives_its_file() {
         assert_eq!(Will::read(&path).unwrap(), will);
     }
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(Will::files(folder.path()).unwrap(), [path.clone()]);
+    assert_eq!(Will::files(folder.path()).unwrap(), std::slice::from_ref(&path));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     Will::remove(folder.path(), &id("battery")).unwrap();
     Will::remove(folder.path(), &id("battery")).unwrap();
@@ -130,7 +130,7 @@ async fn the_journal_writes_what_changes_and_finds_it_again() {
     std::fs::write(place.join("x.json"), "{}").unwrap();
     drop(journal);
     let (journal, left) = open(&place).await;
-    assert_eq!(left.open.into_values().collect::<Vec<_>>(), [tighter.clone()]);
+    assert_eq!(left.open.into_values().collect::<Vec<_>>(), std::slice::from_ref(&tighter));
     assert_eq!(left.done.iter().map(|w| w.device.as_str()).collect::<Vec<_>>(), ["pv"]);
     assert!(place.join("x.damaged").exists() && !place.join("x.json").exists());
     let inode = std::fs::metadata(&path).unwrap().ino();

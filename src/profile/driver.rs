@@ -32,7 +32,7 @@ pub(super) struct Found {
 enum Engine {
     SunSpec(Box<sunspec::Device>),
     Map(map::Device),
-    Json(json::Device),
+    Json(Box<json::Device>),
 }
 
 /// The state machine of one device, without I/O.
@@ -61,7 +61,7 @@ impl Driver {
             }
             Protocol::Json(docs) => {
                 let doc = docs.get(&spec.kind).ok_or_else(|| format!("no {} section", spec.kind))?;
-                Engine::Json(json::Device::new(Arc::clone(doc)))
+                Engine::Json(Box::new(json::Device::new(Arc::clone(doc))))
             }
         };
         Ok(Self { kind: spec.kind, invert: spec.invert, engine, found: Found::default(), gate: Gate::default() })
