@@ -8,6 +8,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod device;
+pub mod guard;
 pub mod link;
 pub mod model;
 pub mod observe;

@@ -9,12 +9,13 @@ const FLOORS: &[&[&str]] = &[
     &["wire", "runtime"],
     &["plan", "profile", "sim"],
     &["link", "store"],
+    &["guard"],
     &["device", "control", "command"],
     &["observe"],
     &["uplink", "web"],
     &["config"],
     &["app"],
-    &["cli"],
+    &["cli", "bin"],
     &["week"], // tests only: a closed loop through the real parts
 ];
 

@@ -7,12 +7,14 @@
 
 mod broker;
 mod daemon;
+mod guard;
 mod home;
 mod peer;
 mod wait;
 
 pub use broker::{Broker, BrokerOptions, Message, Subscriber, publish};
 pub use daemon::{Daemon, Output, cli, derd_binary};
+pub use guard::{Guard, guard_binary};
 pub use home::{config_for, now_rfc3339, rfc3339_in};
 pub use peer::{Framing, ModbusPeer, SerialLine};
 pub use wait::{eventually, free_port, wait_for};

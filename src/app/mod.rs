@@ -4,6 +4,7 @@
 //! network. Stop, the other way round where it matters: nobody may ask any more (web stays readable), control ends,
 //! each device takes its safe value, the uplinks say goodbye, and the store writes the last rows.
 
+mod guard;
 mod links;
 mod notify;
 
@@ -11,6 +12,7 @@ use crate::command;
 use crate::config::Settings;
 use crate::control;
 use crate::device;
+use crate::guard::Journal;
 use crate::model::{BootId, DeviceId, GatewayId, Held, Timestamp, UplinkName};
 use crate::observe::{Board, BoardParts};
 use crate::profile::Catalogue;
@@ -92,6 +94,8 @@ pub struct Running {
     address: SocketAddr,
     gateway: GatewayId,
     notify: bool,
+    /// Says that the daemon lives, until the very end.
+    wills: Journal,
     /// In the order in which they are stopped.
     stages: Vec<Stage>,
 }
@@ -124,6 +128,7 @@ pub async fn start(
     let (store, thread) = open_store(&settings, &clock)?;
     let memory = Memory::load(&store, &settings, &clock).await?;
     let boot = new_boot().map_err(|e| AppError::setup("random numbers", e))?;
+    let (wills, left) = guard::open(&settings, &boot, &store, &clock).await;
 
     let (mut link_stage, link_stop) = Stage::new(TASK_DEADLINE);
     let (mut device_stage, device_stop) = Stage::new(DEVICES_DEADLINE);
@@ -158,6 +163,8 @@ pub async fn start(
             held: memory.held.get(&spec.id).cloned(),
             baseline: memory.baselines.get(&spec.id).cloned(),
             wear: memory.wears.get(&spec.id).cloned(),
+            wills: wills.clone(),
+            left: left.get(&spec.id).filter(|_| !memory.held.contains_key(&spec.id)).cloned(),
         });
         device_stage.tasks.spawn(format!("device {}", spec.id), task.run(device_stop.clone()));
         handles.push(handle);
@@ -254,6 +261,7 @@ pub async fn start(
         address,
         gateway: memory.gateway,
         notify: options.notify,
+        wills,
         stages: vec![control_stage, device_stage, link_stage, uplink_stage, web_stage],
     })
 }
@@ -318,6 +326,8 @@ impl Running {
         if !self.thread.join() {
             tracing::error!("the store's thread ended by a panic");
         }
+        // From here on nobody lives who would lead a device back.
+        drop(self.wills);
         tracing::info!("derd has stopped");
     }
 }

@@ -33,15 +33,14 @@ impl Watchdog {
         self.tell(&[sd_notify::NotifyState::Stopping]);
     }
 
-    /// Feed the watchdog for ever, as long as poll, control and store make progress.
+    /// Feed the watchdog for ever, as long as poll and control turn; the store is not asked.
     pub(super) async fn feed(&mut self) {
         let Some(every) = self.every else { return std::future::pending().await };
         loop {
             tokio::time::sleep(every).await;
-            if self.board.progress() {
-                self.tell(&[sd_notify::NotifyState::Watchdog]);
-            } else {
-                tracing::error!("no progress: the watchdog is not fed");
+            match self.board.loops_turn() {
+                Ok(()) => self.tell(&[sd_notify::NotifyState::Watchdog]),
+                Err(why) => tracing::error!("the watchdog is not fed: {why}"),
             }
         }
     }

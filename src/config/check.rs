@@ -26,6 +26,8 @@ pub struct Settings {
     pub gateway_id: Option<GatewayId>,
     /// Where the database and the password are.
     pub data_dir: PathBuf,
+    /// The daemon may be dead for so long before `derd-guard` leads its devices back.
+    pub guard_after: Duration,
     /// The site.
     pub site: SiteSpec,
     /// The devices, in the order of the files.
@@ -84,6 +86,7 @@ pub fn check(mut layers: Layers, profiles: &Catalogue) -> Result<Settings, Vec<F
     let mut gateway = root.table("gateway");
     let gateway_id = gateway.parsed::<GatewayId>("id");
     let data_dir = gateway.path("data_dir").unwrap_or_default();
+    let guard_after = gateway.duration("guard_after", MS * 10_000, HOUR).unwrap_or(Duration::from_secs(60));
     faults.extend(gateway.done());
 
     let site = site(root.table("site"), &mut faults);
@@ -146,6 +149,7 @@ pub fn check(mut layers: Layers, profiles: &Catalogue) -> Result<Settings, Vec<F
         (true, Some(listen)) => Ok(Settings {
             gateway_id,
             data_dir,
+            guard_after,
             site,
             devices,
             links,

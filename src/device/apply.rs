@@ -93,6 +93,11 @@ impl Keeper {
         self.work.is_some()
     }
 
+    /// What the device may hold, and what it shall take when nothing renews that.
+    pub(super) const fn held(&self) -> Option<(Demand, Demand)> {
+        self.held
+    }
+
     /// From now on only the way back.
     pub(super) const fn stop(&mut self) {
         self.stopping = true;

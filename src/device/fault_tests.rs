@@ -299,6 +299,8 @@ fn start_with(kind: Kind, held: Option<Demand>, edit: impl FnOnce(&mut crate::mo
         held,
         baseline: None,
         wear: None,
+        wills: crate::guard::Journal::none(),
+        left: None,
     });
     let (switch, shutdown) = ShutdownSwitch::new();
     let mut tasks = JoinSet::new();

@@ -209,7 +209,7 @@ impl DeviceTask {
     }
 
     /// It has never answered so far; said once.
-    fn not_yet(&self, why: String) {
+    pub(super) fn not_yet(&self, why: String) {
         if self.out.status.borrow().error.is_none() {
             tracing::warn!(device = %self.spec.id, "no answer yet: {why}");
         }

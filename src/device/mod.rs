@@ -11,6 +11,7 @@
 //! * `perform`: programs on the wire
 //! * `find`: discovery and the first baseline, `baseline`: the guard over it
 //! * `poll`: readings
+//! * `guarded`: how the device is led back when derd is gone, on the disk before the first setpoint
 //!
 //! # Channels
 //!
@@ -22,6 +23,7 @@ mod baseline;
 #[cfg(test)]
 pub(crate) mod bench_tests;
 mod find;
+mod guarded;
 mod judge;
 mod perform;
 mod poll;
@@ -43,6 +45,7 @@ pub use baseline::Accept;
 pub use probe::probe;
 pub use task::DeviceTask;
 
+use crate::guard::{Journal, Will};
 use crate::link::LinkHandle;
 use crate::model::{BootId, DeviceSpec, DeviceStatus, Held, Order, Outcome, Sample};
 use crate::profile::Driver;
@@ -76,6 +79,10 @@ pub struct DeviceParts {
     pub baseline: Option<String>,
     /// The ledger of writes to it, as kept by the store.
     pub wear: Option<String>,
+    /// The wills of devices that would keep their setpoints without derd.
+    pub wills: Journal,
+    /// What an earlier run wrote down for this device and the store knows nothing of.
+    pub left: Option<Will>,
 }
 
 /// A device as seen by control and the others. Cheap to clone.

@@ -1,5 +1,6 @@
 //! Programs on the wire: what is left to write is written in order, counted, and read back.
 
+use super::guarded::is_urgent;
 use super::task::{DeviceTask, JOURNAL_WAIT, URGENT_WAIT};
 use super::words::{Checked, Looked, Spend, Trouble, Wrote};
 use crate::link::LinkError;
@@ -19,14 +20,14 @@ impl DeviceTask {
         sent: &mut bool,
     ) -> Result<Wrote, Trouble> {
         let program = self.driver.program(&demand, lease).map_err(Trouble::Impossible)?;
-        let urgent = matches!(demand, Demand::ChargerOff)
-            || matches!(demand, Demand::BatteryPower { watts, .. } if watts == 0.0);
+        let urgent = is_urgent(&demand);
         let writes = self.left(&program, urgent).await?;
         if let Spend::Budget { gap } = spend {
             let into = writes.iter().flat_map(|(_, _, into)| into).filter_map(|n| program.targets.get(*n));
             self.purse.allows(into, gap, &self.clock)?;
         }
         *sent = true;
+        self.secure(&demand).await;
         if let Some((demand, on_end)) = remember {
             let wait = if urgent { URGENT_WAIT } else { JOURNAL_WAIT };
             let held = Held { device: self.spec.id.clone(), demand, on_end, since: self.clock.now() };

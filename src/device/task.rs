@@ -4,6 +4,7 @@ use super::DeviceParts;
 use super::apply::Keeper;
 use super::baseline::Accept;
 use super::find::Finder;
+use super::guarded::Guarded;
 use super::poll::Poll;
 use super::purse::Purse;
 use super::words::{Do, Effect};
@@ -48,6 +49,7 @@ pub struct DeviceTask {
     pub(super) purse: Purse,
     /// Who wants a new baseline accepted.
     accepts: mpsc::Receiver<Accept>,
+    pub(super) guarded: Guarded,
 }
 
 /// The way to the device.
@@ -101,11 +103,13 @@ impl DeviceTask {
             program: None,
             purse,
             accepts,
+            guarded: Guarded::new(parts.wills, parts.left),
         }
     }
 
     /// Find, poll and control the device until the shutdown, or until nobody holds its handle; then lead it back.
     pub async fn run(mut self, mut shutdown: Shutdown) -> Exit {
+        self.settle_left(&mut shutdown).await;
         let exit = loop {
             if shutdown.is_stopping() {
                 break Exit::Shutdown;
@@ -164,6 +168,7 @@ impl DeviceTask {
                 self.show_wear();
             }
             Do::Check { demand, lease } => {
+                self.secure(&demand).await;
                 if let Some(result) = self.check(demand, lease).await {
                     let effects = self.keeper.checked(self.clock.mono(), result);
                     self.emit(effects).await;
@@ -237,10 +242,12 @@ impl DeviceTask {
                 Effect::NotHeld => {
                     self.out.forget(self.spec.id.clone()).await;
                     self.gave_back();
+                    self.no_will().await;
                 }
                 Effect::Remember(demand, on_end) => {
                     let held = Held { device: self.spec.id.clone(), demand, on_end, since: self.clock.now() };
                     self.out.journal(held, JOURNAL_WAIT).await;
+                    self.secure(&demand).await;
                 }
                 Effect::Alarm { code, severity, text, raised } => self.event(code, severity, text, raised).await,
             }

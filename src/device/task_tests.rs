@@ -3,6 +3,7 @@
 
 use super::tests::{hold, spec};
 use super::{DeviceHandle, DeviceParts, create};
+use crate::guard::Journal;
 use crate::link::{Job, LinkError, LinkHandle, LinkState};
 use crate::model::{
     BootId, ControlSettings, Demand, DeviceId, DeviceKind, DeviceState, DeviceStatus, EventState, Held, IntentKey,
@@ -150,6 +151,8 @@ fn start_with(held: Option<Demand>, baseline: Option<&str>, control: ControlSett
         held,
         baseline: baseline.map(str::to_owned),
         wear: None,
+        wills: Journal::none(),
+        left: None,
     });
     let (switch, shutdown) = ShutdownSwitch::new();
     let mut tasks = JoinSet::new();

@@ -152,6 +152,7 @@ pub struct LinkHandle {
     state: watch::Receiver<LinkState>,
     counters: Arc<Counters>,
     via: &'static str,
+    pace: Pace,
 }
 
 impl LinkHandle {
@@ -193,12 +194,19 @@ impl LinkHandle {
         self.via
     }
 
+    /// How gently it asks.
+    #[must_use]
+    pub const fn pace(&self) -> Pace {
+        self.pace
+    }
+
     /// A handle whose requests are answered by a test, and the other side of it.
     #[cfg(test)]
     pub(crate) fn double(via: &'static str) -> (Self, mpsc::Receiver<Job>, watch::Sender<LinkState>) {
         let (jobs, asked) = mpsc::channel(QUEUE);
         let (state, seen) = watch::channel(LinkState::Up { epoch: 1 });
-        (Self { writes: jobs.clone(), jobs, state: seen, counters: Arc::default(), via }, asked, state)
+        let pace = Pace::default();
+        (Self { writes: jobs.clone(), jobs, state: seen, counters: Arc::default(), via, pace }, asked, state)
     }
 }
 
@@ -216,7 +224,7 @@ pub fn create(url: &str, pace: Pace, clock: Clock) -> Result<(LinkHandle, LinkTa
     let via = if matches!(address, Address::Http { .. }) { "http" } else { "modbus" };
     let task =
         LinkTask::new(address, pace, clock, Queue { writes: to_write, reads: asked }, state, Arc::clone(&counters));
-    Ok((LinkHandle { jobs, writes, state: seen, counters, via }, task))
+    Ok((LinkHandle { jobs, writes, state: seen, counters, via, pace }, task))
 }
 
 /// The pace that suits both.

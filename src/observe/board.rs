@@ -119,9 +119,9 @@ impl Board {
         let p = &self.0.parts;
         let now = p.clock.mono();
         let mut problems = Vec::new();
-        let fault = self.progress_fault();
-        let is_stuck = fault.is_some();
-        problems.extend(fault);
+        let (loops, store_fault) = self.faults();
+        let is_stuck = loops.is_some();
+        problems.extend(loops.into_iter().chain(store_fault));
 
         let mut reachable = 0_usize;
         for (spec, status) in &p.devices {
@@ -157,21 +157,31 @@ impl Board {
         (health, problems)
     }
 
-    /// Do polls, control and store all make turns: `/healthz` and the watchdog. Ask it at least every few seconds:
-    /// a part counts as moving when it moved since the last question or within the last 10 s.
-    #[must_use]
-    pub fn progress(&self) -> bool {
-        self.progress_fault().is_none()
+    /// Do polls and control turn: what the watchdog lives on. The store is no part of it: a full or hanging disk must never
+    /// restart a control that works. Ask it at least every few seconds: a part counts as moving when it moved since the last
+    /// question or within the last 10 s.
+    ///
+    /// # Errors
+    /// Which stands still, as a sentence.
+    pub fn loops_turn(&self) -> Result<(), String> {
+        self.faults().0.map_or(Ok(()), Err)
     }
 
-    /// What makes no progress, as a sentence; `None`: all is moving.
+    /// What of polls, control and store makes no progress, as a sentence; `None`: all is moving. What `/healthz` lives on.
     #[must_use]
     pub fn progress_fault(&self) -> Option<String> {
+        let (loops, store) = self.faults();
+        loops.or(store)
+    }
+
+    /// Faults of the loops, and of the store.
+    fn faults(&self) -> (Option<String>, Option<String>) {
         let p = &self.0.parts;
         let devices = p.devices.iter().map(|(spec, status)| (spec, status.borrow().clone()));
         let (control, store) = (p.control.borrow().clone(), p.store.borrow().clone());
         let mut progress = self.0.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.fault(devices, &control, &store, p.clock.mono())
+        let now = p.clock.mono();
+        (progress.loop_fault(devices, &control, now), progress.store_fault(&store, now))
     }
 
     /// Prometheus' text (OpenMetrics 1.0).

@@ -1,4 +1,7 @@
 //! Does each part still make turns: what the watchdog and `/healthz` live on.
+//!
+//! The watchdog asks for poll and control only: nothing between a device and control waits for the store, and a restart
+//! repairs no disk. It would only let go of devices that are being held well.
 
 use crate::model::{ControlStatus, DeviceSpec, DeviceState, DeviceStatus, Mono, StoreStatus};
 use std::time::Duration;
@@ -45,15 +48,20 @@ impl Progress {
         self.control.look(control.cycles, now) > WINDOW
     }
 
-    /// What stands still, as a sentence; `None`: everything moves.
+    /// Does the store stand still: a sentence.
+    pub(super) fn store_fault(&mut self, store: &StoreStatus, now: Mono) -> Option<String> {
+        let quiet = self.store.look(store.turns, now);
+        (quiet > WINDOW).then(|| format!("the store has made no turn for {} s", quiet.as_secs()))
+    }
+
+    /// Which of the loops that hold devices stands still, as a sentence; `None`: both turn.
     ///
-    /// A device that is away is no fault of ours; one that is online and yet makes no turn is. The poll as a whole
-    /// stands only when every device that is online does.
-    pub(super) fn fault<'a>(
+    /// A failed poll is a turn too. A device that is away is no fault of ours; one that is online and yet makes no turn is.
+    /// The poll as a whole stands only when every device that is online does.
+    pub(super) fn loop_fault<'a>(
         &mut self,
         devices: impl Iterator<Item = (&'a DeviceSpec, DeviceStatus)>,
         control: &ControlStatus,
-        store: &StoreStatus,
         now: Mono,
     ) -> Option<String> {
         let (mut online, mut stuck) = (0_usize, Vec::new());
@@ -68,12 +76,9 @@ impl Progress {
                 }
             }
         }
-        let (control_quiet, store_quiet) = (self.control.look(control.cycles, now), self.store.look(store.turns, now));
+        let control_quiet = self.control.look(control.cycles, now);
         if control_quiet > WINDOW {
             return Some(format!("control has made no cycle for {} s", control_quiet.as_secs()));
-        }
-        if store_quiet > WINDOW {
-            return Some(format!("the store has made no turn for {} s", store_quiet.as_secs()));
         }
         (online > 0 && stuck.len() == online).then(|| format!("no device is polled any more: {}", stuck.join(", ")))
     }

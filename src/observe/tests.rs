@@ -148,33 +148,60 @@ fn sums_of_a_control_that_stands_still_are_null() {
 #[test]
 fn progress_needs_control_and_store() {
     let (board, hands) = fresh();
-    assert!(board.progress(), "at the start each part has its window");
+    assert_eq!(board.progress_fault(), None, "at the start each part has its window");
     hands.clock.advance(Duration::from_secs(11));
-    assert!(!board.progress());
+    assert!(board.progress_fault().is_some() && board.loops_turn().is_err());
     hands.turn();
-    assert!(board.progress());
+    assert_eq!((board.progress_fault(), board.loops_turn()), (None, Ok(())));
     hands.clock.advance(Duration::from_secs(11));
     hands.store.send_modify(|s| s.turns += 1);
-    assert_eq!(board.progress_fault().as_deref(), Some("control has made no cycle for 11 s"));
+    let stands = "control has made no cycle for 11 s";
+    assert_eq!(board.progress_fault().as_deref(), Some(stands));
+    assert_eq!(board.loops_turn(), Err(stands.to_owned()));
     assert_eq!(board.health().0, Health::Failed);
-    hands.clock.advance(Duration::from_secs(11));
-    hands.control.send_modify(|c| c.cycles += 1);
-    assert_eq!(board.progress_fault().as_deref(), Some("the store has made no turn for 11 s"));
+}
+
+#[test]
+fn a_store_that_hangs_for_minutes_degrades_health_and_never_keeps_the_watchdog_from_its_food() {
+    let (board, hands) = fresh();
+    for seq in 0..300 {
+        hands.clock.advance(Duration::from_secs(1));
+        hands.control.send_modify(|c| c.cycles += 1);
+        for (i, id) in ["pv", "battery", "car", "grid"].iter().enumerate() {
+            hands.answer(i, id, seq, &[(Point::PowerW, 1.0)]);
+        }
+        assert_eq!(board.loops_turn(), Ok(()), "after {seq} s");
+        assert_eq!(board.progress_fault().is_some(), seq >= 10, "after {seq} s: what /healthz says");
+    }
+    let (health, problems) = board.health();
+    assert_eq!((health, problems), (Health::Degraded, vec!["the store has made no turn for 300 s".to_owned()]));
+    // A full disk: the store turns, and says what is wrong.
+    hands.store.send_modify(|s| {
+        s.turns += 1;
+        s.error = Some("the disk is full".into());
+    });
+    assert_eq!((board.progress_fault(), board.loops_turn(), board.health().0), (None, Ok(()), Health::Degraded));
 }
 
 #[test]
 fn a_device_that_is_away_does_not_stop_progress_but_one_that_only_says_online_does() {
     let (board, hands) = fresh();
     hands.answer(0, "pv", 0, &[(Point::PowerW, 1.0)]);
-    assert!(board.progress());
+    assert_eq!(board.loops_turn(), Ok(()));
+    for _ in 0..60 {
+        hands.clock.advance(Duration::from_secs(1));
+        hands.turn();
+        hands.devices[0].send_modify(|d| d.failed_polls += 1);
+        assert_eq!(board.loops_turn(), Ok(()), "a poll that fails is a turn too");
+    }
     for _ in 0..40 {
         hands.clock.advance(Duration::from_secs(1));
         hands.turn();
-        assert!(board.progress_fault().is_none() || hands.clock.mono().ms() > 33_000);
+        assert!(board.loops_turn().is_ok() || hands.clock.mono().ms() > 93_000);
     }
     assert_eq!(board.progress_fault().as_deref(), Some("no device is polled any more: pv"));
     hands.devices[0].send_modify(|d| d.state = DeviceState::Offline);
-    assert!(board.progress());
+    assert_eq!(board.loops_turn(), Ok(()));
 }
 
 #[test]

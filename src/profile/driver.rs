@@ -2,7 +2,7 @@
 
 use super::gate::Gate;
 use super::spec::Protocol;
-use super::{Answer, Profile, Program, Refusal, Request, json, map, sunspec};
+use super::{Answer, Profile, Program, Refusal, Request, WayBack, json, map, sunspec};
 use crate::model::{Capabilities, Demand, DeviceInfo, DeviceKind, DeviceSpec, Drift, Field, Point};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) struct Found {
 enum Engine {
     SunSpec(Box<sunspec::Device>),
     Map(map::Device),
-    Json(json::Device),
+    Json(Box<json::Device>),
 }
 
 /// The state machine of one device, without I/O.
@@ -61,7 +61,7 @@ impl Driver {
             }
             Protocol::Json(docs) => {
                 let doc = docs.get(&spec.kind).ok_or_else(|| format!("no {} section", spec.kind))?;
-                Engine::Json(json::Device::new(Arc::clone(doc)))
+                Engine::Json(Box::new(json::Device::new(Arc::clone(doc))))
             }
         };
         Ok(Self { kind: spec.kind, invert: spec.invert, engine, found: Found::default(), gate: Gate::default() })
@@ -208,6 +208,18 @@ impl Driver {
             Engine::SunSpec(d) => d.program(demand, lease),
             Engine::Map(_) => Err("this profile only reads".to_owned()),
             Engine::Json(d) => d.program(demand),
+        }
+    }
+
+    /// How the device is brought to `on_end` (a release or a fallback) by somebody who has nothing but the answer.
+    ///
+    /// # Errors
+    /// A sentence, when this device cannot do it.
+    pub fn way_back(&self, on_end: &Demand) -> Result<WayBack, String> {
+        match &self.engine {
+            Engine::SunSpec(d) => d.way_back(on_end),
+            Engine::Map(_) => Err("this profile only reads".to_owned()),
+            Engine::Json(d) => Ok(WayBack { program: d.program(on_end)?, known_by: d.known_by() }),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::driver::Found;
 use super::spec::{ChargerControl, Doc, Pointer, Told};
-use super::{Answer, HttpMethod, Program, Refusal, Request, Step, charger, map};
+use super::{Answer, Check, HttpMethod, Program, Refusal, Request, Step, charger, map};
 use crate::model::{Capabilities, Demand, DeviceInfo, Drift, Field, NullReason, Point};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub(super) struct Device {
     polled: Vec<usize>,
     info: DeviceInfo,
     max_current_a: Option<f64>,
+    /// Where it tells its serial number, and that number, where this is a plain key.
+    serial: Option<(usize, String, Value)>,
     baseline: Option<Map<String, Value>>,
 }
 
@@ -40,6 +42,7 @@ impl Device {
             polled,
             info: DeviceInfo::default(),
             max_current_a: None,
+            serial: None,
             baseline: None,
         }
     }
@@ -104,6 +107,14 @@ impl Device {
             let told = c.max_current.as_ref().and_then(|p| self.seen(p)).and_then(number);
             told.filter(|a| *a >= c.min_current_a && *a <= 80.0).unwrap_or(c.max_current_a)
         });
+        self.serial = match &self.doc.identity.serial {
+            Some(Told::Read(pointer)) => {
+                let key = pointer.pointer.strip_prefix('/').filter(|k| !k.contains(['/', '~']));
+                let value = self.seen(pointer).filter(|v| plain(v).is_some());
+                key.zip(value).map(|(key, value)| (pointer.from, key.to_owned(), value.clone()))
+            }
+            _ => None,
+        };
         self.seen.clear();
         Step::Ready
     }
@@ -170,6 +181,12 @@ impl Device {
             }
             _ => Err("the present settings could not be read".to_owned()),
         }
+    }
+
+    /// What tells this device from any other.
+    pub(super) fn known_by(&self) -> Vec<Check> {
+        let serial = self.serial.iter();
+        serial.map(|(path, key, value)| Check::keys(self.get(*path), vec![(key.clone(), value.clone())])).collect()
     }
 
     pub(super) fn program(&self, demand: &Demand) -> Result<Program, String> {

@@ -107,17 +107,33 @@ pub struct Check {
     /// Does it prove the device's own dead-man timer: when it fails, the setpoint may stand but nothing ends it
     /// if the gateway falls silent.
     pub failsafe: bool,
-    expect: Expect,
+    /// What must read back.
+    pub expect: Expect,
 }
 
+/// What must read back, and how it is compared.
 #[derive(Debug, Clone, PartialEq)]
-enum Expect {
+pub enum Expect {
     /// Registers, compared as they are, shown as signed or unsigned decimals.
-    Words { words: Vec<u16>, signed: bool },
+    Words {
+        /// The words.
+        words: Vec<u16>,
+        /// Are they shown as signed.
+        signed: bool,
+    },
     /// A dead-man timer, s: it may have counted down, but neither stands at 0 nor above what was written.
     Timer(u16),
     /// Values of a JSON object by key.
     Keys(Vec<(String, serde_json::Value)>),
+}
+
+/// How a device is led back by somebody who knows nothing of it but this: no discovery, no reading of what it holds now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WayBack {
+    /// The writes and their proof. Whatever a setpoint may have changed is written, also where it has its value already.
+    pub program: Program,
+    /// What must read back before anything is written: that it is this device. Empty where the device does not tell.
+    pub known_by: Vec<Check>,
 }
 
 /// How one check came out: the evidence of a result.

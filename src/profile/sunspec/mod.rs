@@ -11,7 +11,7 @@ mod model;
 use super::driver::Found;
 use super::spec::SunSpecOptions;
 use super::words::text;
-use super::{Answer, Program, Refusal, Request, Space, Step};
+use super::{Answer, Check, Program, Refusal, Request, Space, Step, WayBack};
 use crate::model::{Capabilities, Demand, DeviceInfo, DeviceKind, Drift, FailSafe, Field, Point};
 use model::{Int, Model};
 use std::time::Duration;
@@ -29,6 +29,10 @@ const DC_HEAD: u16 = 10;
 const DC_BLOCK: u16 = 20;
 /// Blocks of 160 that fit into one read together with their scale factors.
 const DC_TOGETHER: u16 = 5;
+
+/// `SN` of model 1.
+const SERIAL: u16 = 50;
+const SERIAL_LEN: u16 = 16;
 
 const INVERTERS: [u16; 7] = [101, 102, 103, 111, 112, 113, 701];
 const METERS: [u16; 8] = [201, 202, 203, 204, 211, 212, 213, 214];
@@ -109,6 +113,8 @@ struct Layout {
     hybrid: bool,
     capacity_wh: Option<f64>,
     control: control::Control,
+    /// Where the serial number is, and its words.
+    serial: Option<(u16, Vec<u16>)>,
     found: Found,
 }
 
@@ -285,6 +291,10 @@ impl Device {
             polled.into_iter().map(|m| if m.id == 160 { blocks(m, 0, DC_TOGETHER) } else { m.whole() }).collect();
         let (capabilities, nameplate_w) = self.capabilities(&mut layout);
         let reads = layout.polled.iter().map(|p| self.part(*p)).collect();
+        layout.serial = self.once(1).and_then(|(l, m)| {
+            let words = m.slice(usize::from(SERIAL), usize::from(SERIAL_LEN)).filter(|w| text(w).is_some())?;
+            Some((l.at.saturating_add(SERIAL), words.to_vec()))
+        });
         layout.found = Found { info: self.identity(), capabilities, reads, nameplate_w };
         self.last_control = match self.kind {
             DeviceKind::Battery => self.once(124),
@@ -301,7 +311,12 @@ impl Device {
     fn identity(&self) -> DeviceInfo {
         let Some((_, m)) = self.once(1) else { return DeviceInfo::default() };
         let read = |at, len| m.slice(at, len).and_then(text);
-        DeviceInfo { maker: read(2, 16), model: read(18, 16), firmware: read(42, 8), serial: read(50, 16) }
+        DeviceInfo {
+            maker: read(2, 16),
+            model: read(18, 16),
+            firmware: read(42, 8),
+            serial: read(usize::from(SERIAL), usize::from(SERIAL_LEN)),
+        }
     }
 
     fn capabilities(&self, layout: &mut Layout) -> (Capabilities, Option<f64>) {
@@ -419,13 +434,25 @@ impl Device {
     }
 
     pub(super) fn program(&self, demand: &Demand, lease: Duration) -> Result<Program, String> {
-        let wire = control::Wire {
+        self.layout.control.program(demand, lease, self.baseline.as_ref().map(|b| &b.control), &self.wire())
+    }
+
+    fn wire(&self) -> control::Wire<'_> {
+        control::Wire {
             unit: self.unit,
             function: self.options.function,
             now: &self.last_control,
             classes: &self.options.classes,
-        };
-        self.layout.control.program(demand, lease, self.baseline.as_ref().map(|b| &b.control), &wire)
+        }
+    }
+
+    pub(super) fn way_back(&self, on_end: &Demand) -> Result<WayBack, String> {
+        let program = self.program(on_end, Duration::ZERO)?;
+        let words = |at, words| Check::words(self.unit, at, words, false);
+        let mut known_by: Vec<Check> =
+            self.layout.control.model().map(|m| words(m.at, vec![m.id, m.len])).into_iter().collect();
+        known_by.extend(self.layout.serial.clone().map(|(at, serial)| words(at, serial)));
+        Ok(WayBack { program, known_by })
     }
 }
 

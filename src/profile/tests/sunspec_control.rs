@@ -172,6 +172,32 @@ fn grid_charging_is_switched_only_when_it_differs() {
     run(&release, &mut device);
 }
 
+/// Whoever leads the device back without having read it writes whatever a setpoint may have changed, and knows it again.
+#[test]
+fn the_way_back_leaves_nothing_out_and_knows_its_device() {
+    let mut device = battery(0);
+    device.put(40_002 + 50, &[0x3132, 0x3334]);
+    let mut driver = found(&mut device, DeviceKind::Battery);
+    baseline(&mut driver, &mut device);
+    // Asked before the first setpoint, when charging from the grid is still as the installer set it.
+    let back = driver.way_back(&Demand::Release).unwrap();
+    run(&driver.program(&Demand::BatteryPower { watts: -100.0, grid: true }, LEASE).unwrap(), &mut device);
+    assert_eq!(device.holding[&(AT + 17)], 1);
+    let expected = [(AT + 12, vec![10_000, 10_000]), (AT + 5, vec![0]), (AT + 15, vec![0]), (AT + 17, vec![0])];
+    assert_eq!(writes(&back.program), expected);
+    run(&back.program, &mut device);
+    assert_eq!(device.holding[&(AT + 17)], 0);
+    let known = |device: &mut Registers| {
+        back.known_by.iter().all(|c| device.answer(&c.read).is_ok_and(|answer| c.judge(&answer).ok))
+    };
+    assert_eq!(back.known_by.len(), 2);
+    assert!(known(&mut device));
+    // The same model with another serial number, and something else.
+    device.put(40_002 + 50, &[0x3132, 0x3335]);
+    assert!(!known(&mut device));
+    assert!(!known(&mut inverter(1000, 0, 0).0));
+}
+
 #[test]
 fn a_release_returns_to_what_the_installer_set() {
     let mut device = battery(300);
