@@ -22,3 +22,5 @@ pub mod wire;
 
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod week;

@@ -261,6 +261,43 @@ fn the_agreed_export_is_kept_and_left_behind() {
 const CONTROLS: u16 = STORAGE + 32 + 46;
 
 #[test]
+fn what_a_cloud_answered_is_imported_and_runs() {
+    let rig = rig(false);
+    let daemon = rig.start(|c| c);
+    let import = |name: &str, answer: &Value, args: &[&str]| {
+        let file = rig.folder.path().join(name);
+        std::fs::write(&file, answer.to_string()).unwrap();
+        cli(&[&["schedule", "import", file.to_str().unwrap(), "--from"], args].concat(), Some(daemon.socket()))
+    };
+    let charge = json!({"operatingMode": "charge", "enableGridInteraction": true});
+    let tag = json!({"tagSchedules": [{"id": "T9", "tag": "summer", "deviceType": "battery", "timezone": "Europe/Berlin",
+        "createdAt": "2026-01-01T00:00:00Z", "startsAt": "2026-01-01T00:00:00Z", "defaultDeviceOperatingMode": charge,
+        "rules": [{"daysOfWeek": [], "startTime": "00:00", "endTime": "00:00", "deviceOperatingMode": {"operatingMode": "warp"}}]}]});
+    let out = import("texture.json", &tag, &["texture", "--device", "battery"]);
+    assert_eq!(out.code, Some(0), "{}", out.stderr);
+    assert!(out.stdout.contains(": saved") || out.stdout.contains(": accepted"), "{}", out.stdout);
+    eventually("the tag's schedule charges", SOON, || daemon.device("battery")["controlled_by"]["rank"] == "tag");
+    let plan = json!({"commands": [
+        {"start": now_rfc3339(), "end": rfc3339_in(Duration::from_secs(300)), "action": "discharge", "powerLimit_W": -900},
+        {"start": now_rfc3339(), "action": "hold"}]});
+    let out = import("plan.json", &plan, &["gridshare", "--device", "battery"]);
+    assert_eq!(out.code, Some(0), "{}", out.stderr);
+    assert!(out.stdout.contains("commands[1] is left out: end is missing"), "{}", out.stdout);
+    eventually("the overlay plan goes first", SOON, || (rig.watts("battery") - 900.0).abs() < 60.0);
+    let out = import("plan.json", &json!({"commands": []}), &["gridshare", "--device", "battery"]);
+    assert_eq!(out.code, Some(0), "{}", out.stderr);
+    eventually("an empty one deletes it", SOON, || daemon.device("battery")["controlled_by"]["rank"] == "tag");
+    let wrong = json!({"id": "s1", "targetId": "c", "targetType": "charger", "locationId": null, "defaultShouldCharge": true,
+        "rules": [{"shouldCharge": false, "weekdays": [8]}]});
+    let out = import("enode.json", &wrong, &["enode", "--device", "charger", "--timezone", "Europe/Oslo"]);
+    assert_eq!(out.code, Some(1));
+    assert!(out.stderr.contains("rules[0].weekdays has 8"), "{}", out.stderr);
+    let out = import("enode.json", &wrong, &["enode"]);
+    assert_eq!(out.code, Some(2), "{}", out.stderr);
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
 fn a_foreign_hand_on_the_battery_is_told_and_refusals_write_nothing() {
     let rig = rig(false);
     let strict = |c: String| c.replace("accept_no_failsafe = true", "accept_no_failsafe = false");

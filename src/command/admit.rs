@@ -213,7 +213,7 @@ pub(super) fn is_release(stored: &[u8]) -> bool {
 }
 
 /// The body as it is kept: with the rank behind it where neither the body nor the channel's name tells it.
-pub(super) fn kept_body(origin: &Origin, body: &[u8]) -> Vec<u8> {
+pub(crate) fn kept_body(origin: &Origin, body: &[u8]) -> Vec<u8> {
     let mut kept = body.to_vec();
     let first = origin.ranks.first().copied();
     if let Some(rank) = first.filter(|rank| *rank != usual_rank(&origin.uplink)) {

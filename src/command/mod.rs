@@ -32,6 +32,8 @@ mod task;
 mod tests;
 mod track;
 
+#[cfg(test)]
+pub(crate) use admit::kept_body;
 pub use admit::{Admit, Incoming, Refusal, Surroundings, What, admit};
 pub use plans::PlanSummary;
 pub use recover::{Recovered, recover};

@@ -266,7 +266,18 @@ fn device(
         max_soc_pct: l.number("max_soc_pct", 0.0, 100.0),
         max_power_w: l.number("max_power_w", 0.0, 1_000_000.0),
         max_current_a: l.number("max_current_a", 0.0, 1000.0),
+        ramp_w_per_s: l.number("ramp_w_per_s", 1.0, 1_000_000.0),
+        min_on: l.duration("min_on", Duration::ZERO, HOUR),
+        min_off: l.duration("min_off", Duration::ZERO, HOUR),
     };
+    if limits.ramp_w_per_s.is_some() && kind.is_some_and(|k| !matches!(k, DeviceKind::Battery | DeviceKind::Inverter)) {
+        l.fault("ramp_w_per_s", "", "is for batteries and inverters only");
+    }
+    for (key, is_set) in [("min_on", limits.min_on.is_some()), ("min_off", limits.min_off.is_some())] {
+        if is_set && kind.is_some_and(|k| k != DeviceKind::Charger) {
+            l.fault(key, "", "is for chargers only");
+        }
+    }
     if let (Some(low), Some(high)) = (limits.min_soc_pct, limits.max_soc_pct)
         && low >= high
     {

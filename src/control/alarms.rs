@@ -37,8 +37,8 @@ impl Default for Alarms {
             alarm(
                 "grid_meter_stale",
                 Severity::Warning,
-                "The grid meter is silent: limits of the grid connection are kept by the worst case.",
-                "The grid meter answers again.",
+                "The grid meter gives no power: limits of the grid connection are kept by the worst case.",
+                "The grid meter gives its power again.",
                 Duration::ZERO,
             ),
             alarm(

@@ -1,7 +1,9 @@
 //! Who wins on each device, and what is left of it after the limits. Pure: (view, intents, limits, now) -> decisions.
 
 use super::clamp::{limit_discharge, limit_import, limit_inverters, limit_soc};
-use super::limits::{Bounds, Ceiling, EXPORT, IMPORT, charger_max, charger_min};
+use super::limits::{Bounds, Ceiling, EXPORT, IMPORT, Share, charger_max, charger_min};
+use super::pace::{Ramp, Switch, keep_off, keep_on, limit_ramp};
+use super::phases::Phases;
 use super::trace::{AMPS, MIN_CURRENT, Step, WATTS, Why, clip, limit_of};
 use super::view::{Unit, View};
 use crate::model::{
@@ -41,6 +43,14 @@ pub(crate) struct Memory {
     pub(super) export: Option<Ceiling>,
     /// When a protective hold was last needed, while it lasts.
     pub(super) guarded: Option<Mono>,
+    /// Of a charger: where its car draws.
+    pub(super) phases: Phases,
+    /// Of a charger: is it on, and since when.
+    pub(super) switch: Option<Switch>,
+    /// Of a charger: what it takes of what it is granted.
+    pub(super) share: Option<Share>,
+    /// A power on its way up.
+    pub(super) ramp: Option<Ramp>,
 }
 
 /// Who holds a device, and with what.
@@ -170,9 +180,12 @@ pub(crate) fn decide<'a>(q: &Question<'_, 'a>, memory: &mut [Memory]) -> Vec<Dec
     // The stronger first: what it takes is gone for the others. The id makes the order total.
     let id = |d: &Draft<'_>| q.view.units.get(d.index).map(|u| &u.spec.id);
     drafts.sort_by(|a, b| b.rank().cmp(&a.rank()).then_with(|| id(a).cmp(&id(b))));
+    keep_on(q, &mut drafts, memory);
     limit_import(q, &mut drafts, memory);
+    keep_off(q, &mut drafts, memory);
     let given_up_w = limit_discharge(q, &mut drafts, memory);
     limit_inverters(q, &mut drafts, memory, given_up_w);
+    limit_ramp(q, &mut drafts, memory);
     for mut draft in drafts {
         if let (Some(unit), Some(decision)) = (q.view.units.get(draft.index), decisions.get_mut(draft.index)) {
             decision.holder = finish(q, unit, &mut draft);
@@ -318,8 +331,8 @@ fn finish(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>) -> Option<Ho
         Want::Own => Demand::Release,
         Want::Power { watts } | Want::Export { watts } => Demand::PowerLimit { watts },
         Want::Amps { amps } if amps <= 0.0 => Demand::ChargerOff,
-        // Nobody asked for a charge: only a limit.
-        Want::Amps { amps } if draft.intent.is_none() => Demand::ChargerLimit { amps },
+        // Nobody asked for a charge: only a limit. `auto` asks for none either.
+        Want::Amps { amps } if draft.intent.is_none_or(|i| i.action == Action::Auto) => Demand::ChargerLimit { amps },
         Want::Amps { amps } => Demand::ChargerCurrent { amps },
         Want::Off => Demand::ChargerOff,
     };

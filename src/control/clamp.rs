@@ -2,7 +2,8 @@
 
 use super::arbiter::{Draft, Memory, Question, Want, charger_why, pause_below_min};
 use super::limits::{
-    Ceiling, EXPORT, IMPORT, Import, Pace, charger_max, charger_min, charger_own_max, discharge_room, inverter_room,
+    Ceiling, EXPORT, IMPORT, Import, Pace, Share, charger_max, charger_min, charger_own_max, discharge_room,
+    inverter_room,
 };
 use super::trace::{AMPS, WATTS, Why, clip, limit_of, put};
 use super::view::{Freshness, NOMINAL_V, Unit};
@@ -53,7 +54,10 @@ pub(super) fn limit_soc(
 fn pace(q: &Question<'_, '_>, index: usize, rise: Duration, deadband: f64) -> Pace {
     let poll = |unit: Option<&Unit>| unit.map_or(Duration::ZERO, |u| u.spec.poll);
     let slower = poll(q.view.units.get(index)).max(poll(q.view.units.iter().find(|u| u.is_grid())));
-    Pace { skew: (slower + Duration::from_millis(300)).min(Duration::from_secs(3)), rise, deadband }
+    let skew = (slower + Duration::from_millis(300)).min(Duration::from_secs(3));
+    // A car must not follow each pulse of a hob: its current and its contactor would never come to rest.
+    let is_charger = q.view.units.get(index).is_some_and(|u| u.spec.kind == DeviceKind::Charger);
+    Pace { skew, rise, deadband, patience: if is_charger { 6 } else { 1 } }
 }
 
 /// The fuse and the import limit: batteries that charge and all settable chargers share the room by rank.
@@ -66,7 +70,14 @@ pub(super) fn limit_import(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], memor
         .filter(|d| is_charger(d) || q.view.seen.get(d.index).is_some_and(|s| s.power_w.is_some()))
         .map(|d| d.index)
         .collect();
-    let mut room = Import::new(q.view, &q.bounds, &ours);
+    for index in drafts.iter().filter(|d| is_charger(d)).map(|d| d.index) {
+        if let (Some(mem), Some(seen)) = (memory.get_mut(index), q.view.seen.get(index)) {
+            mem.phases.follow(seen, q.view.grid_a, q.now);
+        }
+    }
+    let mut room = Import::new(q.view, &q.bounds, &ours, |i| {
+        memory.get(i).and_then(|m| m.phases.single()).filter(|_| is_single(q))
+    });
     for draft in drafts.iter_mut() {
         let (Some(unit), Some(mem)) = (q.view.units.get(draft.index), memory.get_mut(draft.index)) else { continue };
         if unit.spec.kind == DeviceKind::Charger {
@@ -83,7 +94,7 @@ pub(super) fn limit_import(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], memor
             let is_blind = matches!(room, Import::Blind);
             let pace = pace(q, draft.index, Duration::from_secs(5), 100.0);
             if let Some(limit) = ceiling(&mut mem.import, free_w, is_blind, q.now, pace) {
-                let why = if is_unseen { Why::Unseen } else { room.why(q.view, &q.bounds) };
+                let why = if is_unseen { Why::Unseen } else { room.why(q.view, &q.bounds, None) };
                 clip(watts, limit, (IMPORT, WATTS), why, &mut draft.steps);
             }
             room.take(*watts, &q.bounds);
@@ -108,6 +119,11 @@ fn ceiling(slot: &mut Option<Ceiling>, room: Option<f64>, at_once: bool, now: Mo
     Some(ceiling.value().max(0.0))
 }
 
+/// Are there phases to tell apart.
+fn is_single(q: &Question<'_, '_>) -> bool {
+    q.bounds.phases > 1.0
+}
+
 fn limit_charger(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut Memory, room: &mut Import) {
     let seen = q.view.seen.get(draft.index);
     let is_unplugged = seen.is_some_and(|s| s.is_unplugged);
@@ -128,6 +144,7 @@ fn limit_charger(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>, mem: 
         return;
     }
     let is_fresh = seen.is_some_and(|s| s.fresh == Freshness::Fresh);
+    let single = mem.phases.single().filter(|_| is_single(q));
     let limit = match (&*room, mem.import) {
         (Import::Blind, _) => {
             let fallback = match unit.spec.control.charger_fallback() {
@@ -139,18 +156,23 @@ fn limit_charger(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>, mem: 
             limit.value()
         }
         // A charger that does not answer: its part in what the meter sees is not known, and no order reaches it.
-        (_, Some(ceiling)) if !is_fresh => ceiling.value(),
+        (_, Some(ceiling)) if !is_fresh => {
+            if let Some(ceiling) = &mut mem.import {
+                ceiling.unseen();
+            }
+            ceiling.value()
+        }
         _ => {
             // Pauses and restarts wear the car's contactor: room for a restart must last longer.
             let is_paused = mem.import.is_some_and(|c| c.value() < charger_min(unit));
             let rise = Duration::from_secs(if is_paused { 30 } else { 10 });
-            let free_a = room.amps(&q.bounds);
+            let free_a = room.amps(&q.bounds, single);
             ceiling(&mut mem.import, free_a, false, q.now, pace(q, draft.index, rise, 1.0)).unwrap_or(f64::INFINITY)
         }
     };
     let mut amps = asked;
     if limit < asked {
-        let why = if is_fresh { room.why(q.view, &q.bounds) } else { room.why_silent() };
+        let why = if is_fresh { room.why(q.view, &q.bounds, single) } else { room.why_silent() };
         clip(&mut amps, limit.floor(), (IMPORT, AMPS), why, &mut draft.steps);
         mem.guarded = Some(q.now);
     } else if mem.guarded.is_some_and(|since| q.now.since(since) >= GUARD_LINGER) {
@@ -167,7 +189,12 @@ fn limit_charger(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>, mem: 
         draft.want = if amps > 0.0 { Want::Amps { amps } } else { Want::Off };
     }
     if !is_unplugged {
-        room.take(amps * q.bounds.phases * NOMINAL_V, &q.bounds);
+        let measured = seen.filter(|s| s.fresh == Freshness::Fresh).and_then(|s| {
+            let currents = s.phase_a.into_iter().flatten().reduce(f64::max);
+            currents.or_else(|| s.power_w.map(|w| w / (q.bounds.phases * NOMINAL_V)))
+        });
+        let taken = Share::follow(&mut mem.share, amps, measured, q.now);
+        room.take_amps(taken, &q.bounds, single);
     }
 }
 

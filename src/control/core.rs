@@ -52,8 +52,8 @@ struct Desk {
     is_ready: bool,
     /// The last order for what it holds.
     order: Order,
-    /// A standing setting lies in its cell instead of `order`: which.
-    standing: Option<IntentKey>,
+    /// A standing setting lies in its cell instead of `order`: whose, and which. A plan's next slot may want another.
+    standing: Option<(IntentKey, Action)>,
     /// Not before this.
     standing_after: Mono,
     /// Its task's own word.
@@ -144,11 +144,11 @@ impl Core {
     }
 
     pub(crate) fn outcome(&mut self, outcome: &Outcome, now: Now) {
-        if let (Demand::Reserve { .. }, Some(IntentKey::Plan(id)), Stage::Verified | Stage::Failed(_)) =
+        if let (Demand::Reserve { pct }, Some(IntentKey::Plan(id)), Stage::Verified | Stage::Failed(_)) =
             (outcome.demand, &outcome.cause, &outcome.stage)
         {
             // A plan's standing setting that fails is not tried again within its slot either: it would never end.
-            self.plans.standing_done(id);
+            self.plans.standing_done(id, &Action::SetReserve { soc_pct: pct });
         }
         // A command's sender gets a result; of a plan that its device refuses nobody else would learn.
         if let (Some(IntentKey::Plan(id)), Stage::Failed(why)) = (&outcome.cause, &outcome.stage)
@@ -259,10 +259,15 @@ impl Core {
         }
         let (load_w, grid_w) = (view.load_w, view.grid_w);
         let is_started = now.mono.since(self.started) >= FIRST_VALUES;
-        let is_grid_lost =
-            view.units.iter().zip(&view.seen).any(|(u, s)| {
-                u.is_grid() && (s.fresh == Freshness::Stale || (s.fresh == Freshness::Never && is_started))
-            });
+        let is_grid_lost = view.units.iter().zip(&view.seen).any(|(u, s)| {
+            u.is_grid()
+                && match s.fresh {
+                    // An answer without the power is as good as none.
+                    Freshness::Fresh => s.power_w.is_none(),
+                    Freshness::Stale => true,
+                    Freshness::Never => is_started,
+                }
+        });
         self.raise_alarms(&decisions, is_grid_lost, now, &mut effects);
         effects.extend(self.pending.drain(..).map(Effect::Update));
         effects.extend(self.untold.drain(..).map(Effect::Event));
@@ -376,11 +381,12 @@ impl Desk {
         let Some(intent) = wanted else {
             return self.standing.take().map(|_| self.order.clone());
         };
-        if self.standing.as_ref() == Some(&intent.key) || now < self.standing_after {
+        let is_there = self.standing.as_ref().is_some_and(|(key, what)| *key == intent.key && *what == intent.action);
+        if is_there || now < self.standing_after {
             return None;
         }
         let Action::SetReserve { soc_pct } = intent.action else { return None };
-        self.standing = Some(intent.key.clone());
+        self.standing = Some((intent.key.clone(), intent.action.clone()));
         let end = LeaseEnd { mono: intent.deadline, wall: intent.ends_at };
         Some(Order::Hold(Setpoint::new(
             intent.device.clone(),

@@ -237,6 +237,9 @@ impl<'a> Film<'a> {
                 max_soc_pct: line.num("max_soc"),
                 max_power_w: line.num("max_power"),
                 max_current_a: line.num("max_a"),
+                ramp_w_per_s: line.num("ramp"),
+                min_on: line.num("min_on").map(Duration::from_secs_f64),
+                min_off: line.num("min_off").map(Duration::from_secs_f64),
             },
             control: ControlSettings {
                 enabled: line.has("control"),

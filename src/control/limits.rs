@@ -60,7 +60,14 @@ pub(crate) enum Import {
 impl Import {
     /// The room left when everything in `ours` drew nothing: `limit - (grid - own present contribution)`.
     /// A device whose own power is not known counts as drawing nothing now, which leaves it in the rest: less room.
-    pub(crate) fn new(view: &View<'_>, bounds: &Bounds, ours: &[usize]) -> Self {
+    ///
+    /// `single`: the one phase that a charger's car draws from, where that is known.
+    pub(crate) fn new(
+        view: &View<'_>,
+        bounds: &Bounds,
+        ours: &[usize],
+        single: impl Fn(usize) -> Option<usize>,
+    ) -> Self {
         let Some(limit_w) = bounds.import_w else { return Self::Free };
         let Some(grid_w) = view.grid_w else { return Self::Blind };
         let own_w: f64 = ours.iter().map(|i| draws_w(view, *i)).sum();
@@ -68,7 +75,7 @@ impl Import {
             (Some(fuse), Some(grid)) => {
                 let mut room = [f64::INFINITY; 3];
                 for (p, room) in room.iter_mut().enumerate().take(if bounds.phases < 2.0 { 1 } else { 3 }) {
-                    let own: f64 = ours.iter().map(|i| draws_a(view, bounds, *i, p)).sum();
+                    let own: f64 = ours.iter().map(|i| draws_a(view, bounds, *i, p, single(*i))).sum();
                     *room = fuse - (grid.get(p).copied().unwrap_or(0.0) - own);
                 }
                 Some(room)
@@ -78,10 +85,13 @@ impl Import {
         Self::Room { total_w: limit_w - (grid_w - own_w), phase_a }
     }
 
-    /// The largest current of a charger, A. Which phases it uses, and in which order they are wired, is not known: the
-    /// fullest phase counts. `None`: no limit; also when blind, where the fallback applies.
-    pub(crate) fn amps(&self, bounds: &Bounds) -> Option<f64> {
+    /// The largest current of a charger, A: on the one phase that its car draws from; where that is not known the fullest
+    /// phase counts. `None`: no limit; also when blind, where the fallback applies.
+    pub(crate) fn amps(&self, bounds: &Bounds, single: Option<usize>) -> Option<f64> {
         let Self::Room { total_w, phase_a } = self else { return None };
+        if let (Some(phase), Some(phase_a)) = (single, phase_a) {
+            return phase_a.get(phase).map(|a| a.min(total_w / NOMINAL_V));
+        }
         let by_total = total_w / (bounds.phases * NOMINAL_V);
         Some(phase_a.map_or(by_total, |a| a.into_iter().fold(by_total, f64::min)))
     }
@@ -94,13 +104,13 @@ impl Import {
     }
 
     /// What the tightest part of it goes by.
-    pub(crate) fn why(&self, view: &View<'_>, bounds: &Bounds) -> Why {
+    pub(crate) fn why(&self, view: &View<'_>, bounds: &Bounds, single: Option<usize>) -> Why {
         let Self::Room { total_w, phase_a } = self else { return Why::Blind };
-        let phases = phase_a.iter().flatten().enumerate();
+        let phases = phase_a.iter().flatten().enumerate().filter(|(p, _)| single.is_none_or(|s| s == *p));
         let fullest = phases.min_by(|(_, a), (_, b)| a.total_cmp(b));
         match (fullest, view.grid_a, bounds.fuse_a, view.grid_w, bounds.import_w) {
             (Some((phase, room_a)), Some(grid_a), Some(fuse_a), ..)
-                if *room_a < total_w / (bounds.phases * NOMINAL_V) =>
+                if *room_a < total_w / (single.map_or(bounds.phases, |_| 1.0) * NOMINAL_V) =>
             {
                 Why::Phase { phase: phase + 1, grid_a: grid_a.get(phase).copied().unwrap_or(0.0), fuse_a }
             }
@@ -114,6 +124,17 @@ impl Import {
         match self {
             Self::Room { .. } => Why::Unseen,
             Self::Free | Self::Blind => Why::Blind,
+        }
+    }
+
+    /// Give a charger its current: on one phase, or on all.
+    pub(crate) fn take_amps(&mut self, amps: f64, bounds: &Bounds, single: Option<usize>) {
+        match (self, single) {
+            (Self::Room { total_w, phase_a: Some(phase_a) }, Some(phase)) => {
+                *total_w -= amps * NOMINAL_V;
+                phase_a.iter_mut().skip(phase).take(1).for_each(|a| *a -= amps);
+            }
+            (room, _) => room.take(amps * bounds.phases * NOMINAL_V, bounds),
         }
     }
 
@@ -134,10 +155,17 @@ fn draws_w(view: &View<'_>, index: usize) -> f64 {
     if view.units.get(index).is_some_and(|u| u.spec.kind == DeviceKind::Battery) { -power } else { power }
 }
 
-fn draws_a(view: &View<'_>, bounds: &Bounds, index: usize, phase: usize) -> f64 {
+fn draws_a(view: &View<'_>, bounds: &Bounds, index: usize, phase: usize, single: Option<usize>) -> f64 {
     let own =
         view.seen.get(index).filter(|_| view.units.get(index).is_some_and(|u| u.spec.kind == DeviceKind::Charger));
     match own.map(|s| s.phase_a) {
+        Some(a) if single.is_some() => {
+            if single == Some(phase) {
+                a.into_iter().flatten().fold(0.0, f64::max)
+            } else {
+                0.0
+            }
+        }
         Some(a) if a.iter().any(Option::is_some) => a.get(phase).copied().flatten().unwrap_or(0.0).max(0.0),
         _ => draws_w(view, index) / (bounds.phases * NOMINAL_V),
     }
@@ -190,6 +218,41 @@ pub(crate) fn charger_min(unit: &Unit) -> f64 {
     unit.caps.min_current_a.unwrap_or(CHARGER_MIN_A).max(CHARGER_MIN_A)
 }
 
+/// What of the room a charger is granted counts as taken: all of it at first; when its car does not use it for a while (it is
+/// full, or slows down), what it uses. Should it use more again, that is seen like any other load.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Share {
+    granted: f64,
+    used: f64,
+    seen: Mono,
+}
+
+/// What is not used for so long is free for others.
+const UNUSED: Duration = Duration::from_secs(60);
+/// A car that uses something may use a little more at any time, A.
+const SHARE_MARGIN_A: f64 = 1.0;
+
+impl Share {
+    /// A charger is granted this and measured at that, A: what counts as taken.
+    pub(crate) fn follow(slot: &mut Option<Self>, granted: f64, measured: Option<f64>, now: Mono) -> f64 {
+        let Some(measured) = measured else {
+            *slot = None;
+            return granted;
+        };
+        let share = slot.get_or_insert(Self { granted, used: granted, seen: now });
+        if granted > share.granted + 0.5 || measured >= share.used - 0.5 {
+            // It was given more just now, or it uses it.
+            share.used = if granted > share.granted + 0.5 { granted } else { share.used.max(measured) };
+            share.seen = now;
+        } else if now.since(share.seen) >= UNUSED {
+            (share.used, share.seen) = (measured, now);
+        }
+        share.granted = granted;
+        let margin = if share.used > 0.5 { SHARE_MARGIN_A } else { 0.0 };
+        granted.min(share.used + margin)
+    }
+}
+
 /// How a ceiling moves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
@@ -200,7 +263,14 @@ pub(crate) struct Pace {
     pub(crate) rise: Duration,
     /// Less additional room than this is not worth a write.
     pub(crate) deadband: f64,
+    /// When it falls soon after it rose, the next rise waits longer, up to so many times.
+    pub(crate) patience: u32,
 }
+
+/// A ceiling that falls within this time after it rose has risen too soon.
+const TOO_SOON: Duration = Duration::from_secs(60);
+/// One that stays up for so long has not.
+const SETTLED: Duration = Duration::from_secs(300);
 
 /// A limit that follows the room there is: down as soon as that is certain, up slowly, so that it never swings.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -208,11 +278,15 @@ pub(crate) struct Ceiling {
     value: f64,
     low: Option<(Mono, f64)>,
     high: Option<(Mono, f64)>,
+    /// When it last rose.
+    rose: Option<Mono>,
+    /// So many times longer it waits before it rises.
+    patience: u32,
 }
 
 impl Ceiling {
     pub(crate) const fn new(room: f64) -> Self {
-        Self { value: room, low: None, high: None }
+        Self { value: room, low: None, high: None, rose: None, patience: 1 }
     }
 
     pub(crate) const fn value(&self) -> f64 {
@@ -226,19 +300,25 @@ impl Ceiling {
             let (since, best) = self.low.map_or((now, room), |(since, best)| (since, best.max(room)));
             self.low = Some((since, best));
             if now.since(since) >= pace.skew {
-                *self = Self::new(best);
+                if self.rose.take().is_some_and(|rose| now.since(rose) < TOO_SOON) {
+                    self.patience = (self.patience * 2).min(pace.patience.max(1));
+                }
+                self.value = best;
                 // What is still lower than the best of that time gets its own time.
                 self.low = (room < best).then_some((now, room));
             }
         } else {
             self.low = None;
+            if self.rose.is_some_and(|rose| now.since(rose) >= SETTLED) {
+                (self.rose, self.patience) = (None, 1);
+            }
             if room < self.value + pace.deadband {
                 self.high = None;
             } else {
                 let (since, least) = self.high.map_or((now, room), |(since, least)| (since, least.min(room)));
                 self.high = Some((since, least));
-                if now.since(since) >= pace.rise {
-                    *self = Self::new(least);
+                if now.since(since) >= pace.rise * self.patience {
+                    (self.value, self.high, self.rose) = (least, None, Some(now));
                 }
             }
         }
@@ -247,7 +327,13 @@ impl Ceiling {
     /// Down at once: the worst case.
     pub(crate) fn drop_to(&mut self, room: f64) {
         if room < self.value {
-            *self = Self::new(room);
+            (self.value, self.low, self.high) = (room, None, None);
         }
+        self.unseen();
+    }
+
+    /// Nothing is known at this moment: room that nobody sees does not last.
+    pub(crate) const fn unseen(&mut self) {
+        self.high = None;
     }
 }

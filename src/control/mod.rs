@@ -3,7 +3,8 @@
 //! # Layout
 //!
 //! - `view`: the newest samples frozen into one picture per cycle; what is old is no value.
-//! - `limits`: what may never happen, as arithmetic on the picture.
+//! - `limits`, `clamp`: what may never happen, as arithmetic on the picture. `phases`: where a one-phase car draws.
+//! - `pace`: ramps, and the least times on and off of a charger.
 //! - `arbiter`: (view, intents, limits, now) -> one decision per device. Pure, as the two above.
 //! - `trace`: why: what each limit took, as small values; texts are made only when a decision is told.
 //! - `tell`, `say`: when a decision is told, and in which words.
@@ -20,6 +21,10 @@ mod effect;
 #[cfg(test)]
 mod films;
 mod limits;
+mod pace;
+mod phases;
+#[cfg(test)]
+mod plan_tests;
 mod plans;
 mod say;
 mod task;
@@ -29,6 +34,8 @@ mod tests;
 mod trace;
 mod view;
 
+#[cfg(test)]
+pub(crate) use self::core::{Core, Effect, Now};
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};
 
 use crate::model::{ControlStatus, DeviceId, Intent, IntentKey, PlanId, SiteLimit, UplinkName};

@@ -1,9 +1,9 @@
 //! The plan documents and what they want now.
 
 use super::claims::is_standing;
-use crate::model::{ClockState, DeviceId, Intent, IntentKey, Mono, PlanId, Timestamp};
+use crate::model::{Action, ClockState, DeviceId, Intent, IntentKey, Mono, PlanId, Timestamp};
 use crate::plan::{PlanDoc, Wanted};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +16,21 @@ struct Entry {
     wanted: Option<Wanted>,
     from: Timestamp,
     until: Option<Timestamp>,
-    /// The begin of the slot whose standing setting was verified.
-    done: Option<Timestamp>,
+    /// The begins of the slots whose standing setting was verified, newest last. More than one, as a wall clock that is set
+    /// back shows a slot again.
+    done: VecDeque<Timestamp>,
+    /// The standing settings that it wanted last, each with the begin of its slot, newest last.
+    offered: VecDeque<(Action, Timestamp)>,
     /// When its failure was last told.
     failure_told: Option<Mono>,
 }
 
 /// A plan that its device does not follow is told so often.
 const FAILURE_EVERY: Duration = Duration::from_secs(3600);
+/// Slots remembered of each plan: two months of a daily setting.
+const MAX_DONE: usize = 64;
+/// A device is at most a few settings behind: the one it makes, and the one in its cell.
+const MAX_OFFERED: usize = 4;
 
 /// All plan documents.
 #[derive(Debug, Default)]
@@ -41,7 +48,8 @@ impl Plans {
             wanted: None,
             from: Timestamp::from_ms(1),
             until: Some(Timestamp::from_ms(0)),
-            done: None,
+            done: VecDeque::new(),
+            offered: VecDeque::new(),
             failure_told: None,
         };
         self.0.insert(id, entry);
@@ -61,10 +69,17 @@ impl Plans {
         self.0.iter().find(|(_, e)| e.doc.device() == device).map(|(id, _)| id)
     }
 
-    /// The standing setting of this plan was verified: not again in this slot.
-    pub(crate) fn standing_done(&mut self, id: &PlanId) {
+    /// This standing setting of the plan was verified: not again in its slot.
+    pub(crate) fn standing_done(&mut self, id: &PlanId, setting: &Action) {
         if let Some(entry) = self.0.get_mut(id) {
-            entry.done = entry.wanted.as_ref().map(|w| w.since);
+            // Its slot may be over since it was sent; the next one still wants its own.
+            let slot = entry.offered.iter().rev().find(|(action, _)| action == setting).map(|(_, since)| *since);
+            if let Some(slot) = slot.filter(|slot| !entry.done.contains(slot)) {
+                if entry.done.len() == MAX_DONE {
+                    entry.done.pop_front();
+                }
+                entry.done.push_back(slot);
+            }
         }
     }
 
@@ -104,8 +119,17 @@ impl Entry {
             self.from = wall;
         }
         let wanted = self.wanted.as_ref()?;
-        if is_standing(&wanted.action) && self.done == Some(wanted.since) {
-            return None;
+        if is_standing(&wanted.action) {
+            if self.done.contains(&wanted.since) {
+                return None;
+            }
+            let offer = (wanted.action.clone(), wanted.since);
+            if self.offered.back() != Some(&offer) {
+                if self.offered.len() == MAX_OFFERED {
+                    self.offered.pop_front();
+                }
+                self.offered.push_back(offer);
+            }
         }
         Some(Intent {
             key: IntentKey::Plan(id.clone()),

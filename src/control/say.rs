@@ -64,6 +64,15 @@ impl Scene<'_> {
             }
     }
 
+    fn grid(&self) -> Option<&Seen> {
+        self.view.units.iter().position(Unit::is_grid).and_then(|i| self.view.seen.get(i))
+    }
+
+    /// How far the grid meter is known, where it matters.
+    pub(super) fn grid_state(&self) -> Option<(bool, Option<Freshness>)> {
+        self.needs_grid().then(|| (self.view.grid_w.is_some(), self.grid().map(|g| g.fresh)))
+    }
+
     /// Does its state of charge matter.
     pub(super) fn needs_soc(&self) -> bool {
         let asked = self.decision.holder.as_ref().map(|h| &h.asked);
@@ -102,8 +111,7 @@ impl Scene<'_> {
     fn trace(&self, lease: Option<&Lease>) -> Vec<TraceStep> {
         let mut trace = Vec::new();
         if self.needs_grid() {
-            let grid = self.view.units.iter().position(Unit::is_grid).and_then(|i| self.view.seen.get(i));
-            trace.push(input("grid_w", self.view.grid_w, grid));
+            trace.push(input("grid_w", self.view.grid_w, self.grid()));
         }
         let phase = self.decision.steps.iter().find_map(|s| match s.why {
             Why::Phase { phase, grid_a, .. } => Some((phase, grid_a)),
@@ -305,6 +313,10 @@ impl Scene<'_> {
 
     fn grid_silence(&self) -> String {
         match self.grid_heard {
+            _ if self.grid().is_none() => "no grid meter is configured".to_owned(),
+            _ if self.grid().is_some_and(|g| g.fresh == Freshness::Fresh) => {
+                "the grid meter does not tell its power".to_owned()
+            }
             Some(at) => format!("the grid meter has been silent since {}", self.exactly(at)),
             None => "the grid meter has not answered yet".to_owned(),
         }

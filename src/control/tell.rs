@@ -90,7 +90,7 @@ struct Mark {
     steps: Vec<&'static str>,
     losers: Vec<IntentKey>,
     impossible: Vec<IntentKey>,
-    is_grid_known: Option<bool>,
+    grid: Option<(bool, Option<Freshness>)>,
     is_soc_known: Option<bool>,
     is_blocked: bool,
     demand: Option<Demand>,
@@ -109,7 +109,7 @@ impl Mark {
             steps: d.steps.iter().map(|s| s.name).collect(),
             losers: d.losers.iter().map(|i| i.key.clone()).collect(),
             impossible: d.impossible.iter().map(|(i, _)| i.key.clone()).collect(),
-            is_grid_known: s.needs_grid().then_some(s.view.grid_w.is_some()),
+            grid: s.grid_state(),
             is_soc_known: s.needs_soc().then_some(s.seen.soc_pct.is_some()),
             is_blocked: s.blocked.is_some(),
             demand: demand(s),
@@ -136,7 +136,7 @@ impl Mark {
             && self.losers.iter().eq(d.losers.iter().map(|i| &i.key))
             // A command that cannot be done is gone with the next cycle: that is no news.
             && d.impossible.iter().all(|(i, _)| self.impossible.contains(&i.key))
-            && self.is_grid_known == s.needs_grid().then_some(s.view.grid_w.is_some())
+            && self.grid == s.grid_state()
             && self.is_soc_known == s.needs_soc().then_some(s.seen.soc_pct.is_some());
         if !is_same {
             return Change::Reason;

@@ -1,7 +1,9 @@
 //! Properties of the pure parts, and the task on channels.
 
 use super::arbiter::{Decision, Memory, Question, decide};
+use super::core::Now;
 use super::limits::{Bounds, Ceiling, Pace, charger_max, charger_min, charger_own_max};
+use super::say::{Scene, Stance};
 use super::view::{NOMINAL_V, Unit, View};
 use super::{ControlBusy, ControlHandle, ControlMsg, ControlParts, ControlledDevice, create};
 use crate::model::{
@@ -38,6 +40,7 @@ fn spec(id: &str, kind: DeviceKind) -> DeviceSpec {
             max_soc_pct: Some(95.0),
             max_power_w: Some(9000.0),
             max_current_a: Some(20.0),
+            ..DeviceLimits::default()
         },
         control: ControlSettings {
             enabled: true,
@@ -262,6 +265,30 @@ proptest! {
         shuffled.reverse();
         prop_assert_eq!(&ask(&view, &site, &shuffled), &decisions);
 
+        for (i, (unit, decision)) in units.iter().zip(&decisions).enumerate() {
+            let order = decision.order(unit, &site, NOW, WALL);
+            if let Order::Hold(s) = &order {
+                prop_assert!(s.end().mono > NOW && s.end().mono <= NOW.plus(Duration::from_secs(30 * 24 * 3600)));
+            }
+            let scene = Scene {
+                unit,
+                seen: &view.seen[i],
+                view: &view,
+                decision,
+                order: &order,
+                bounds: Bounds::new(&site, &[]),
+                zone: &jiff::tz::TimeZone::UTC,
+                now: Now { mono: NOW, wall: WALL, clock: ClockState::Synced },
+                stance: Stance::Controlled,
+                state: DeviceState::Online,
+                error: None,
+                heard: None,
+                grid_heard: None,
+                blocked: None,
+            };
+            let told = truth(&scene.decided(None));
+            prop_assert!(told.is_ok(), "{told:?}\n{decision:#?}");
+        }
         let mut drawn = 0.0;
         let mut own = 0.0;
         let mut is_all_off = true;
@@ -323,7 +350,7 @@ proptest! {
     /// A ceiling lies never above all the room that was there lately.
     #[test]
     fn a_ceiling_follows_the_room(rooms in prop::collection::vec(0.0..100.0, 2..60)) {
-        let pace = Pace { skew: Duration::from_millis(1300), rise: Duration::from_secs(5), deadband: 1.0 };
+        let pace = Pace { skew: Duration::from_millis(1300), rise: Duration::from_secs(5), deadband: 1.0, patience: 1 };
         let mut ceiling = Ceiling::new(rooms[0]);
         for (i, room) in rooms.iter().enumerate() {
             let before = ceiling.value();

@@ -355,7 +355,9 @@ fn spend(aim: &Aim, held: Option<Demand>) -> Spend {
     if aim.kind == Kind::End || is_safe || aim.protects && is_tighter(held, &aim.demand) {
         return Spend::Free;
     }
-    Spend::Budget { gap: if aim.protects { GAP_LOOSER } else { GAP } }
+    // What was begun is gone on with at once.
+    let gap = if held == Some(aim.demand) { Duration::ZERO } else { GAP };
+    Spend::Budget { gap: if aim.protects && !gap.is_zero() { GAP_LOOSER } else { gap } }
 }
 
 pub(super) fn fate(aim: &Aim, stage: Stage, evidence: Vec<Evidence>) -> Effect {

@@ -62,12 +62,13 @@ impl Keeper {
 
     /// What is ordered has to wait: the device stays at what it holds, which is watched further.
     fn stay(&mut self, now: Mono, until: Mono) -> Vec<Effect> {
+        let wanted = self.work.as_ref().map(|w| w.aim.demand);
         match self.held {
-            Some((kept, _)) => {
+            Some((kept, _)) if wanted != Some(kept) => {
                 self.stays = Some((kept, until));
                 self.work = None;
             }
-            None => {
+            _ => {
                 if let Some(work) = &mut self.work {
                     work.phase = Phase::Write;
                     work.not_before = until.max(now.plus(Duration::from_secs(1)));

@@ -19,6 +19,8 @@
 
 mod apply;
 mod baseline;
+#[cfg(test)]
+pub(crate) mod bench_tests;
 mod find;
 mod judge;
 mod perform;
@@ -30,6 +32,8 @@ mod walls;
 mod wear;
 mod words;
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod task_tests;
 #[cfg(test)]

@@ -43,7 +43,13 @@ impl DeviceTask {
                 // Without an answer it may have arrived.
                 self.purse.count(into.iter().filter_map(|n| program.targets.get(*n)), &self.clock);
             }
-            answer?;
+            match answer {
+                // On the way back one register that says no must not keep the others from it: the look afterwards judges.
+                Err(Trouble::Refused(why)) if demand == Demand::Release => {
+                    tracing::debug!(device = %self.spec.id, why, "refused on the way back");
+                }
+                answer => drop(answer?),
+            }
         }
         Ok(wrote)
     }

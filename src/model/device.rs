@@ -146,6 +146,13 @@ pub struct DeviceLimits {
     pub max_power_w: Option<f64>,
     /// Largest current of a charger, A.
     pub max_current_a: Option<f64>,
+    /// How fast the power of a battery may move away from zero, and the limit of an inverter may rise, W/s. What protects or
+    /// stops is not slowed down.
+    pub ramp_w_per_s: Option<f64>,
+    /// A charger that was started stays on for so long, unless a limit, or a command's own stop, ends it.
+    pub min_on: Option<Duration>,
+    /// A charger that a limit or a plan stopped stays off for so long.
+    pub min_off: Option<Duration>,
 }
 
 /// What the installer allows derd to do with one device.

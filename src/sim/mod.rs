@@ -9,6 +9,8 @@
 
 mod battery;
 mod charger;
+#[cfg(test)]
+pub(crate) mod house_tests;
 mod inverter;
 mod meter;
 mod physics;

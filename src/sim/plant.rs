@@ -245,6 +245,8 @@ pub struct Charger {
     pub force: Force,
     /// Its phase setting: 0 automatic (three), 1 one, 2 three.
     pub phase_mode: u8,
+    /// Phases that the car's own charger uses: 1, 2 or 3.
+    pub car_phases: usize,
     /// Is a car plugged in.
     pub plugged: bool,
     /// The car's battery, Wh.
@@ -269,6 +271,7 @@ impl Charger {
             max_amps: 16.0,
             force: Force::Neutral,
             phase_mode: 0,
+            car_phases: 3,
             plugged: false,
             car_capacity_wh: 60_000.0,
             car_stored_wh: 24_000.0,
@@ -324,7 +327,7 @@ impl Charger {
         let (amps, phases) = self.lag.step(now_s, (self.offered_a(), self.phases()));
         let flows = self.plugged && !self.is_full();
         for (i, volts) in volts.iter().enumerate() {
-            let amps = if flows && (i == 0 || phases == 3) { amps } else { 0.0 };
+            let amps = if flows && (i == 0 || phases == 3) && i < self.car_phases { amps } else { 0.0 };
             self.power_w[i] = (volts * amps).round();
             self.current_a[i] = amps;
         }

@@ -26,7 +26,7 @@ pub fn result_json(result: &CommandResult) -> Value {
             map.insert("ended_at".into(), json!(at));
         }
         if result.state.is_final() && result.started_at.is_some() {
-            map.insert("delivered_wh".into(), json!(result.delivered_wh));
+            map.insert("delivered_wh".into(), json!(result.delivered_wh.map(tenths)));
         }
     }
     object
@@ -66,6 +66,11 @@ pub fn result_from_json(uplink: UplinkName, reply_to: ReplyTo, value: &Value) ->
         delivered_wh: value.get("delivered_wh").and_then(Value::as_f64),
         reply_to,
     })
+}
+
+/// A tenth of a Wh is all that is known of an energy.
+fn tenths(wh: f64) -> f64 {
+    (wh * 10.0).round() / 10.0
 }
 
 fn evidence_json(evidence: &Evidence) -> Value {
