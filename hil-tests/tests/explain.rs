@@ -1,5 +1,5 @@
 //! `derd explain` with the real binary: now, before, and over a crash.
-#![expect(clippy::disallowed_methods, reason = "end-to-end tests live in real time")]
+#![expect(clippy::disallowed_methods, clippy::expect_used, reason = "end-to-end tests live in real time")]
 
 use derd::runtime::Clock;
 use derd::sim::{Home, HomeOptions, Scenario};
@@ -13,11 +13,11 @@ const SOON: Duration = Duration::from_secs(30);
 fn explain(socket: &Path, at: &str) -> Value {
     let out = cli(&["explain", "battery", "--at", at, "--json"], Some(socket));
     assert_eq!(out.code, Some(0), "{at}: {}", out.stderr);
-    serde_json::from_str(&out.stdout).unwrap()
+    serde_json::from_str(&out.stdout).expect("JSON")
 }
 
 fn sentence(answer: &Value) -> &str {
-    answer["sentence"].as_str().unwrap()
+    answer["sentence"].as_str().expect("a sentence")
 }
 
 /// Until the wall clock has moved on by so much.
