@@ -17,6 +17,8 @@ pub(crate) const GUARD_LEASE: Duration = Duration::from_secs(600);
 
 /// A baseline that is held where a fallback would stay otherwise. Renewed at half its time.
 pub(crate) const BASELINE_LEASE: Duration = Duration::from_secs(24 * 3600);
+/// No lease is longer, also of a plan without an end: renewed at half its time.
+pub(crate) const LONGEST_LEASE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The time control has to end a lease before the device task does.
 const END_GRACE: Duration = Duration::from_secs(2);
 
@@ -89,7 +91,10 @@ impl Decision<'_> {
         if let Some(h) = &self.holder {
             // The device task keeps the end by itself; where that means the fallback, control's own end comes first.
             let late = if h.on_end == Demand::Release { Duration::ZERO } else { END_GRACE };
-            let end = LeaseEnd { mono: h.end.mono.plus(late), wall: h.end.wall };
+            let end = LeaseEnd {
+                mono: h.end.mono.plus(late).min(now.plus(LONGEST_LEASE)),
+                wall: h.end.wall.min(wall.plus(LONGEST_LEASE)),
+            };
             let limited_by = h.applied.limited_by.as_deref();
             let protects = h.rank == Rank::Grid || matches!(limited_by, Some(IMPORT | EXPORT));
             let setpoint = Setpoint::new(device, h.demand, h.key.clone(), h.asked.clone(), end, h.on_end);
@@ -232,7 +237,7 @@ fn draft<'a>(
             decision.losers.push(intent);
             continue;
         }
-        match want(unit, &intent.action) {
+        match cannot(unit, intent).map_or_else(|| want(unit, &intent.action), Err) {
             Ok((want, steps)) => {
                 draft = Draft { index, intent: Some(intent), want, steps, guard: None };
             }
@@ -243,6 +248,15 @@ fn draft<'a>(
         limit_soc(q, index, unit, &intent.action, &mut draft, mem);
     }
     draft
+}
+
+/// Why a plan asks for what its device cannot do; a command was asked that at the door. What the device can do is not
+/// known before it answered.
+fn cannot(unit: &Unit, intent: &Intent) -> Option<String> {
+    let (can, name) = (&unit.caps.actions, intent.action.name());
+    let is_known = !can.is_empty() && matches!(intent.key, IntentKey::Plan(_));
+    (is_known && intent.action != Action::Auto && !can.contains(&name))
+        .then(|| format!("the device cannot {name}; it can: {}", can.join(", ")))
 }
 
 /// An action as a wish, within what the device can do and the installer allows.

@@ -2,7 +2,7 @@
 
 use super::ControlMsg;
 use super::alarms::{Alarms, Cause};
-use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, Memory, Question, decide};
+use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, LONGEST_LEASE, Memory, Question, decide};
 use super::claims::{Claims, is_standing};
 use super::limits::{Bounds, EXPORT, IMPORT};
 use super::plans::Plans;
@@ -431,6 +431,10 @@ fn is_other_end(old: &Setpoint, new: &Setpoint, now: Mono) -> bool {
     if matches!(new.cause(), IntentKey::Limit(_)) {
         let lease = if new.demand() == Demand::Release { BASELINE_LEASE } else { GUARD_LEASE };
         return old.end().mono.since(now) < lease / 2;
+    }
+    // What lasts longer than any lease is renewed in time.
+    if new.end().mono.since(now) >= LONGEST_LEASE {
+        return old.end().mono.since(now) < LONGEST_LEASE / 2;
     }
     // A plan's end is worked out from the wall clock in each cycle: that wavers by rounding.
     let (a, b) = (old.end().mono.ms(), new.end().mono.ms());

@@ -208,6 +208,7 @@ impl<'a> Film<'a> {
             self.specs.len(),
             Capabilities {
                 actions: match kind {
+                    DeviceKind::Charger if line.has("fixed") => vec!["start", "stop"],
                     DeviceKind::Charger => vec!["start", "stop", "set_max_current"],
                     DeviceKind::Inverter => vec!["set_power_limit", "set_export_limit"],
                     _ => vec![],

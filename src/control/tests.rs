@@ -195,6 +195,20 @@ fn ask<'a>(view: &View<'_>, site: &SiteSpec, intents: &'a [Intent]) -> Vec<Decis
     decide(&q, &mut vec![Memory::default(); view.units.len()])
 }
 
+/// A plan without an end has a lease with one.
+#[test]
+fn every_lease_ends() {
+    let (units, site) = (units(), site(None, None));
+    let mut wish = intent("battery", Action::Idle, Rank::Plan, 1);
+    (wish.ends_at, wish.deadline) = (Timestamp::FOREVER, Mono::from_ms(u64::MAX));
+    let samples = vec![None; units.len()];
+    let (view, wishes) = (View::new(&units, &samples, 3, NOW), [wish]);
+    let decisions = ask(&view, &site, &wishes);
+    let Order::Hold(held) = decisions[2].order(&units[2], &site, NOW, WALL) else { panic!("{decisions:?}") };
+    let longest = Duration::from_secs(30 * 24 * 3600);
+    assert_eq!((held.end().mono, held.end().wall), (NOW.plus(longest), WALL.plus(longest)));
+}
+
 /// Is the trace of a decision true: the winner is the holder, and the last limit left what is demanded.
 pub(super) fn truth(decided: &Decided) -> Result<(), String> {
     let mut winners = decided.trace.iter().filter_map(|s| match s {
