@@ -21,11 +21,13 @@ const STORE_WAIT: Duration = Duration::from_secs(5);
 /// The installer takes what is in the device now for its baseline: the answer is why not.
 pub type Accept = oneshot::Sender<Result<(), String>>;
 
+/// What is read, and what was answered so far.
+type Look = (Vec<Request>, Vec<Result<Answer, Refusal>>);
+
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     at: Option<Mono>,
-    /// What is read, and what was answered so far.
-    look: Option<(Vec<Request>, Vec<Result<Answer, Refusal>>)>,
+    look: Option<Look>,
     accept: Option<Accept>,
     /// An event stands.
     is_raised: bool,
