@@ -7,6 +7,7 @@ mod client;
 mod demo;
 mod history;
 mod out;
+mod owner;
 mod password;
 mod probe;
 mod profile;
@@ -46,11 +47,22 @@ enum Command {
     #[command(after_help = "Example:\n  derd status --json | jq .site.load_w")]
     Status(status::StatusArgs),
     /// The owner's own command to a device
-    #[command(after_help = "Example:\n  derd set battery charge power_w=3000 --for 2h\n  derd set charger stop")]
+    #[command(
+        after_help = "Example:\n  derd set battery charge power_w=3000 --for 2h\n  derd set charger stop\n  derd set battery auto --for 2h    (left alone, whatever anybody else wants)"
+    )]
     Set(set::SetArgs),
     /// End the owner's command
     #[command(after_help = "Example:\n  derd release battery")]
     Release(set::ReleaseArgs),
+    /// Pause all remote control: clouds and brokers wait, safety limits and your own commands stay
+    #[command(after_help = "Example:\n  derd pause --for 4h")]
+    Pause(owner::PauseArgs),
+    /// Let remote control go on
+    #[command(after_help = "Example:\n  derd resume")]
+    Resume(owner::ResumeArgs),
+    /// Opt out of the event that runs now: on a device, or on all
+    #[command(name = "optout", after_help = "Example:\n  derd optout battery")]
+    OptOut(owner::OptOutArgs),
     /// Stored telemetry
     #[command(after_help = "Example:\n  derd history grid --point power_w --from -1h --step 1m --format csv")]
     History(history::HistoryArgs),
@@ -104,6 +116,9 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Set(args) => set::set(&args),
         Command::Release(args) => set::release(&args),
+        Command::Pause(args) => owner::pause(&args),
+        Command::Resume(args) => owner::resume(&args),
+        Command::OptOut(args) => owner::opt_out(&args),
         Command::History(args) => history::history(&args),
         Command::Schedule(args) => schedule::schedule(&args),
         Command::Profile(args) => profile::profile(&args),

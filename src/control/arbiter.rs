@@ -246,6 +246,9 @@ fn want(unit: &Unit, action: &Action) -> Result<(Want, Vec<Step>), String> {
         }
         Action::Idle => Want::Hold,
         Action::Auto | Action::SetReserve { .. } => Want::Own,
+        Action::SetMode { mode } => {
+            return Err(format!("{}'s profile ({}) cannot set mode {mode}", unit.spec.id, unit.spec.profile));
+        }
         Action::SetExportLimit { power_w } => Want::Export { watts: *power_w },
         Action::SetPowerLimit { power_w } => Want::Power { watts: power_limit(unit, *power_w, &mut steps) },
         Action::SetPowerLimitPct { pct } => {

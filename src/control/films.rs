@@ -382,6 +382,8 @@ impl<'a> Film<'a> {
                 Effect::Order(i, order) => {
                     self.orders.insert(self.specs[i].id.clone(), order);
                 }
+                // What is told every some seconds for the disk alone is no part of a film.
+                Effect::Update(IntentUpdate { progress: Progress::Delivered { .. }, .. }) => {}
                 Effect::Update(u) => self.updates.push(u),
                 Effect::Event(e) => self.events.push(e),
             }
@@ -456,6 +458,8 @@ fn told(update: &IntentUpdate) -> String {
         Progress::Suspended(_) => "suspended".into(),
         Progress::Superseded(_) => "superseded".into(),
         Progress::Ended { delivered_wh } => delivered_wh.map_or("ended".into(), |w| format!("ended wh={}", number(w))),
+        Progress::Cut { .. } => "cut".into(),
+        Progress::Delivered { .. } => "delivered".into(),
     };
     format!("{} {what}", short(&update.key))
 }

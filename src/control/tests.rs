@@ -314,7 +314,9 @@ async fn a_command_reaches_the_device_and_its_fate_the_tracker() {
         clock: clock.clone(),
         plans: vec![],
         intents: vec![],
+        sessions: std::collections::BTreeSet::new(),
         site_limits: vec![],
+        pause: None,
     });
     let (switch, shutdown) = ShutdownSwitch::new();
     let running = tokio::task::JoinSet::from_iter([task.run(shutdown)]);

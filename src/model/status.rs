@@ -1,7 +1,7 @@
 //! What each part says of itself; `observe` puts them together.
 
 use super::device::words;
-use super::{Capabilities, DeviceId, DeviceInfo, DeviceState, Rank, Sample, Timestamp, UplinkName};
+use super::{Capabilities, DeviceId, DeviceInfo, DeviceState, Rank, RemoteControl, Sample, Timestamp, UplinkName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -63,6 +63,8 @@ pub struct ControlStatus {
     pub load_w: Option<f64>,
     /// Grid power, W, + = import; `None` when null or stale.
     pub grid_w: Option<f64>,
+    /// Has the owner paused remote control.
+    pub remote: RemoteControl,
     /// Finished cycles since start: what the watchdog lives on.
     pub cycles: u64,
 }

@@ -1,6 +1,7 @@
 //! The store's thread: takes asks one by one, and between them does what is due.
 
 use super::deferred::Deferred;
+use super::delivered::Delivered;
 use super::file::{self, SetAside};
 use super::handle::{Ask, HistoryRow, Next, StoreError, answer};
 use super::history::HistoryJob;
@@ -57,6 +58,7 @@ pub(crate) struct Worker {
     written: Written,
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
     deferred: Deferred,
+    delivered: Delivered,
     due: Due,
     status: StoreStatus,
     full: retention::Full,
@@ -86,6 +88,7 @@ impl Worker {
             written,
             jobs: VecDeque::new(),
             deferred: Deferred::default(),
+            delivered: Delivered::default(),
             status: StoreStatus::default(),
             full: retention::Full::default(),
             is_stuck: false,
@@ -191,20 +194,22 @@ impl Worker {
     /// Commit telemetry and cursors.
     pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
         self.due.commit = self.clock.mono().plus(self.settings.commit_every);
-        if !self.telemetry.is_dirty() {
+        if !self.telemetry.is_dirty() && self.delivered.is_empty() {
             return Ok(());
         }
         let now = self.clock.now();
         let trusted = self.clock.state() != ClockState::Untrusted;
-        let written = &mut self.written;
+        let (written, delivered) = (&mut self.written, &self.delivered);
         let done = self.telemetry.commit(&self.conn, |tx| {
             if trusted {
                 set_meta(tx, super::LAST_WALL_MS, &now.ms().to_string())?;
             }
+            delivered.write(tx)?;
             written.keep(tx, now)
         });
         match done {
             Ok(()) => {
+                self.delivered.clear();
                 self.is_stuck = false;
                 self.wrote();
                 Ok(())
@@ -352,6 +357,7 @@ impl Worker {
         match ask {
             Ask::Sample(stored) => self.telemetry.take(stored),
             Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
+            Ask::Delivered(key, wh) => self.delivered.take(*key, wh),
             Ask::Flush(reply) => answer(reply, self.commit()),
             Ask::Stop(reply) => return Next::Stop(reply),
             Ask::History(query, reply) => {

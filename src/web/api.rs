@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A first result comes when it is on the disk: within a second on a healthy card.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A local command without times of its own is meant now: as `not_after` of [`crate::wire::parse_command`]'s rule.
 const FRESH_FOR: Duration = Duration::from_secs(60);
 /// Events in one answer.
@@ -29,7 +29,7 @@ const MAX_EVENTS: usize = 1000;
 
 const OPENAPI: &str = include_str!("openapi.json");
 
-type Answer = Result<Response, Fault>;
+pub(super) type Answer = Result<Response, Fault>;
 
 pub(super) fn status(State(app): State<App>) -> Ready<Json<crate::wire::StatusJson>> {
     ready(Json(app.board.status()))
@@ -177,7 +177,7 @@ pub(super) fn openapi() -> Ready<Response> {
     ready(([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response())
 }
 
-fn known<'a>(app: &'a App, id: &str) -> Result<&'a DeviceSpec, Fault> {
+pub(super) fn known<'a>(app: &'a App, id: &str) -> Result<&'a DeviceSpec, Fault> {
     app.devices.iter().find(|spec| spec.id.as_str() == id).ok_or_else(|| {
         let known: Vec<&str> = app.devices.iter().map(|spec| spec.id.as_str()).collect();
         let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };

@@ -4,7 +4,7 @@ use super::auth::Login;
 use super::chart::Charts;
 use super::error::Fault;
 use super::stream::MAX_LISTENERS;
-use super::{WebParts, api, chart, guard, page, stream};
+use super::{WebParts, api, chart, guard, owner, page, stream};
 use crate::command::CommandHandle;
 use crate::model::DeviceSpec;
 use crate::observe::Board;
@@ -115,6 +115,9 @@ pub(super) fn routes() -> Vec<Route> {
         api("/api/v1/devices/{id}", &["get"], get(api::device)),
         api("/api/v1/devices/{id}/history", &["get"], get(api::history)),
         api("/api/v1/devices/{id}/command", &["post"], post(api::command)),
+        api("/api/v1/devices/{id}/optout", &["post"], post(owner::opt_out)),
+        api("/api/v1/optout", &["post"], post(owner::opt_out_all)),
+        api("/api/v1/remote-control", &["post"], post(owner::remote_control)),
         api("/api/v1/schedules", &["get"], get(api::schedules)),
         api("/api/v1/schedules/{id}", &["put", "delete"], delete(api::delete_schedule).put(api::put_schedule)),
         api("/api/v1/events", &["get"], get(api::events)),

@@ -6,6 +6,7 @@ mod action;
 mod command;
 mod device;
 mod event;
+mod owner;
 mod result;
 mod sample;
 mod setpoint;
@@ -15,10 +16,11 @@ pub use action::{action_params, parse_action};
 pub use command::{CommandBody, WireError, parse_command};
 pub use device::capabilities_json;
 pub use event::event_json;
+pub use owner::{opt_out_json, owner_from_json, owner_json, remote_json};
 pub use result::{result_from_json, result_json};
 pub use sample::sample_json;
 pub use setpoint::{demand_from_json, demand_json};
 pub use status::{
-    ClockJson, ControlledByJson, DeviceJson, GatewayJson, SiteJson, StatusJson, StoreJson, UplinkJson, field_json,
-    points_json,
+    ClockJson, ControlledByJson, DeviceJson, GatewayJson, RemoteControlJson, SiteJson, StatusJson, StoreJson,
+    UplinkJson, field_json, points_json,
 };

@@ -96,6 +96,19 @@ async fn run<F>(open: Vec<OpenCommand>, plans: Vec<StoredPlan>, script: impl FnO
 where
     F: Future<Output = Bench>,
 {
+    run_with(open, plans, OwnerWord::default(), script).await
+}
+
+/// The same, with what the owner had said in an earlier run.
+async fn run_with<F>(
+    open: Vec<OpenCommand>,
+    plans: Vec<StoredPlan>,
+    owner: OwnerWord,
+    script: impl FnOnce(Bench) -> F,
+) -> Arc<Mutex<Disk>>
+where
+    F: Future<Output = Bench>,
+{
     let (asks, mut asked) = mpsc::channel(16);
     let (_outbox, outbox) = watch::channel(0);
     let (_status, status) = watch::channel(StoreStatus::default());
@@ -129,6 +142,7 @@ where
         clock: clock.clone(),
         open,
         plans,
+        owner,
     });
     let bench = Bench { handle, control: inbox, updates, clock, disk: Arc::clone(&disk), gate, switch };
     let serve = async {
@@ -479,7 +493,7 @@ fn an_earlier_run_goes_on_until_the_same_ends() {
     ];
     let clock = Clock::manual(t(NOW));
     clock.advance(Duration::ZERO);
-    let found = recover(&commands, &[], &devices(), &site(), &clock);
+    let found = recover(&commands, &[], &devices(), &site(), &OwnerWord::default(), &clock);
     assert_eq!(found.intents.len(), 1);
     let intent = &found.intents[0];
     assert_eq!((intent.accepted, intent.ends_at, intent.deadline), (1, t(later), Mono::from_ms(600_000)));
@@ -494,14 +508,14 @@ fn an_earlier_run_goes_on_until_the_same_ends() {
     );
     assert_eq!(found.last_order, 3);
     clock.step(t(NOW), false);
-    let found = recover(&commands, &[], &devices(), &site(), &clock);
+    let found = recover(&commands, &[], &devices(), &site(), &OwnerWord::default(), &clock);
     assert!(found.intents.is_empty() && found.tracked.is_empty());
     assert_eq!(found.settled.len(), 3);
     clock.step(t(NOW), true);
     let release = open("r-1", 4, &json!({"id": "r-1", "action": "release"}), CommandState::Accepted, later);
-    let found = recover(&[commands[0].clone(), release], &[], &devices(), &site(), &clock);
+    let found = recover(&[commands[0].clone(), release], &[], &devices(), &site(), &OwnerWord::default(), &clock);
     assert!(found.intents.is_empty(), "released just before the end");
-    let found = recover(&commands[..1], &[], &[], &site(), &clock);
+    let found = recover(&commands[..1], &[], &[], &site(), &OwnerWord::default(), &clock);
     assert_eq!(found.settled[0].reason.as_deref(), Some("its device is not configured any more"));
 }
 
