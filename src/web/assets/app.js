@@ -245,13 +245,14 @@ async function tell(button, output, path, body, done) {
   output.textContent = "\u2026";
   try {
     const { ok, data, code } = await send(path, body);
+    button.disabled = false;
     output.className = ok ? "" : "bad";
     output.textContent = ok ? done(data) : data?.error ?? data?.reason ?? `answer ${code}`;
   } catch {
+    button.disabled = false;
     output.className = "bad";
     output.textContent = "the gateway does not answer";
   }
-  button.disabled = false;
 }
 for (const card of document.querySelectorAll("[data-device]")) {
   const path = `/api/v1/devices/${encodeURIComponent(card.dataset.device)}/`, output = $(".holder output", card);
