@@ -69,6 +69,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) impossible: Vec<(&'a Intent, String)>,
     /// The limits that bit, in the order in which they did.
     pub(crate) steps: Vec<Step>,
+    /// Who took no part, as the owner paused remote control.
+    pub(crate) paused: Vec<&'a Intent>,
 }
 
 impl Decision<'_> {

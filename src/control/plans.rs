@@ -56,6 +56,11 @@ impl Plans {
         self.0.values().any(|e| devices.contains(e.doc.device()))
     }
 
+    /// A plan for this device.
+    pub(crate) fn first_for(&self, device: &DeviceId) -> Option<&PlanId> {
+        self.0.iter().find(|(_, e)| e.doc.device() == device).map(|(id, _)| id)
+    }
+
     /// The standing setting of this plan was verified: not again in this slot.
     pub(crate) fn standing_done(&mut self, id: &PlanId) {
         if let Some(entry) = self.0.get_mut(id) {

@@ -1,5 +1,7 @@
 //! The owner's pause of remote control. Pure.
 
+use super::arbiter::Decision;
+use super::view::Unit;
 use crate::model::{Intent, IntentKey, Mono, Pause, Rank, RemoteControl, UplinkName};
 
 /// Is remote control paused.
@@ -50,6 +52,18 @@ pub(crate) struct HeldBack {
     pub(crate) intents: Vec<Intent>,
     /// The words for their senders.
     pub(crate) reason: String,
+}
+
+impl HeldBack {
+    /// Who waits belongs to the decision on its device.
+    pub(crate) fn tell<'a>(&'a self, units: &[Unit], decisions: &mut [Decision<'a>]) {
+        for intent in &self.intents {
+            let at = units.iter().position(|unit| unit.spec.id == intent.device);
+            if let Some(decision) = at.and_then(|at| decisions.get_mut(at)) {
+                decision.paused.push(intent);
+            }
+        }
+    }
 }
 
 /// Does it come from outside, and is it not of the grid operator.

@@ -73,10 +73,12 @@ words! {
 
 words! {
     /// Is the device reachable.
+    #[derive(Default)]
     DeviceState {
         /// It answered the last poll.
         Online = "online",
         /// It never answered yet, or is being found again.
+        #[default]
         Connecting = "connecting",
         /// It stopped answering.
         Offline = "offline",

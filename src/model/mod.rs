@@ -11,6 +11,7 @@
 
 #![cfg_attr(not(test), deny(clippy::as_conversions))]
 
+mod decision;
 mod device;
 mod event;
 mod id;
@@ -23,6 +24,7 @@ mod setpoint;
 mod status;
 mod time;
 
+pub use decision::{Decided, DecidedHolder, LeaseState, Standing, TraceStep};
 pub use device::{
     Capabilities, ControlSettings, Coupling, DeviceInfo, DeviceKind, DeviceLimits, DeviceSpec, DeviceState, FailSafe,
     Role, SiteSpec,

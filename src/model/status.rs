@@ -1,7 +1,9 @@
 //! What each part says of itself; `observe` puts them together.
 
 use super::device::words;
-use super::{Capabilities, DeviceId, DeviceInfo, DeviceState, Rank, RemoteControl, Sample, Timestamp, UplinkName};
+use super::{
+    Capabilities, Decided, DeviceId, DeviceInfo, DeviceState, Rank, RemoteControl, Sample, Timestamp, UplinkName,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -50,8 +52,8 @@ pub struct ControlledBy {
     pub rank: Rank,
     /// The action, by name.
     pub action: &'static str,
-    /// When it ends.
-    pub ends_at: Timestamp,
+    /// When it ends; `None`: not by itself (an endless schedule).
+    pub ends_at: Option<Timestamp>,
 }
 
 /// Control's own word.
@@ -59,6 +61,8 @@ pub struct ControlledBy {
 pub struct ControlStatus {
     /// Who holds which device; absent: nobody.
     pub holders: BTreeMap<DeviceId, ControlledBy>,
+    /// The decision on each device, with what led to it.
+    pub decided: BTreeMap<DeviceId, Arc<Decided>>,
     /// Load of the site, W; `None` when any part is null or stale.
     pub load_w: Option<f64>,
     /// Grid power, W, + = import; `None` when null or stale.
@@ -113,6 +117,8 @@ pub struct StoreStatus {
     pub written_bytes_today: u64,
     /// Samples lost since start, counted.
     pub dropped: u64,
+    /// Decisions that did not come into the journal, or were lost from it, since start.
+    pub dropped_decisions: u64,
     /// The present trouble, for people.
     pub error: Option<String>,
     /// Finished turns of the store's loop since start.

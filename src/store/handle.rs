@@ -1,5 +1,6 @@
 //! What other rooms may ask of the store.
 
+use super::decisions::{Decision, DecisionRow, Gap};
 use crate::model::{
     CommandId, CommandResult, DeviceId, Event, Held, PlanId, Point, RowNo, Sample, StoreStatus, Stored, Timestamp,
     UplinkName, Value,
@@ -184,6 +185,10 @@ pub(crate) enum Ask {
     Acked(UplinkName, Vec<RowNo>),
     Delivered(Box<(UplinkName, DeviceId, CommandId)>, f64),
     BacklogSize(UplinkName, oneshot::Sender<Result<(u64, Option<Timestamp>), StoreError>>),
+    Decided(Box<Decision>),
+    DecisionAt(DeviceId, Timestamp, oneshot::Sender<Result<Option<DecisionRow>, StoreError>>),
+    Decisions(Box<(DeviceId, Timestamp, Timestamp, usize)>, oneshot::Sender<Result<Vec<DecisionRow>, StoreError>>),
+    NotRunning(Timestamp, oneshot::Sender<Result<Option<Gap>, StoreError>>),
     History(Box<HistoryQuery>, oneshot::Sender<Result<Vec<HistoryRow>, StoreError>>),
     Meta(String, oneshot::Sender<Result<Option<String>, StoreError>>),
     SetMeta(String, String, oneshot::Sender<Result<(), StoreError>>),
@@ -245,7 +250,10 @@ impl StoreHandle {
         self.status.clone()
     }
 
-    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Ask) -> Result<T, StoreError> {
+    pub(super) async fn ask<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Ask,
+    ) -> Result<T, StoreError> {
         let (tx, rx) = oneshot::channel();
         self.asks.send(make(tx)).await.map_err(|_| StoreError::Stopped)?;
         rx.await.map_err(|_| StoreError::Stopped)?

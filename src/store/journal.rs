@@ -19,12 +19,13 @@ const COMMANDS: u32 = 50_000;
 /// A notice that so many later ones have overtaken is given up.
 const NOTICES: u64 = 20_000;
 
-/// Write a command down, unless it is known.
+/// Write a command down, unless it is known; `also` goes with it.
 pub(crate) fn admit(
     conn: &Connection,
     uplinks: &[UplinkName],
     command: &NewCommand,
     now: Timestamp,
+    also: impl FnOnce(&Connection) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Admitted> {
     let tx = conn.unchecked_transaction()?;
     let device = command.device.as_ref().map_or("", DeviceId::as_str);
@@ -63,6 +64,7 @@ pub(crate) fn admit(
             result_json(&command.result).to_string(),
         ])?;
     add_result(&tx, uplinks, &command.result)?;
+    also(&tx)?;
     tx.commit()?;
     Ok(Admitted::New { order })
 }
@@ -74,8 +76,13 @@ pub(crate) fn tell_result(conn: &Connection, uplinks: &[UplinkName], result: &Co
     tx.commit()
 }
 
-/// Keep a result with its command and queue it. A command's final result stays: another is only queued.
-pub(crate) fn save_result(conn: &Connection, uplinks: &[UplinkName], result: &CommandResult) -> rusqlite::Result<()> {
+/// Keep a result with its command and queue it; `also` goes with it. A command's final result stays: another is only queued.
+pub(crate) fn save_result(
+    conn: &Connection,
+    uplinks: &[UplinkName],
+    result: &CommandResult,
+    also: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
     let tx = conn.unchecked_transaction()?;
     if let Some(id) = &result.id {
         tx.prepare_cached(
@@ -91,6 +98,7 @@ pub(crate) fn save_result(conn: &Connection, uplinks: &[UplinkName], result: &Co
         ])?;
     }
     add_result(&tx, uplinks, result)?;
+    also(&tx)?;
     tx.commit()
 }
 

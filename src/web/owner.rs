@@ -244,7 +244,7 @@ mod tests {
             source: "acme".into(),
             rank: crate::model::Rank::Event,
             action: "charge",
-            ends_at: until,
+            ends_at: Some(until),
         };
         rig.hands.control.send_modify(|c| {
             c.remote = RemoteControl { paused: true, until: Some(until) };

@@ -199,7 +199,7 @@ impl Rig {
                     source: "acme".into(),
                     rank: Rank::Command,
                     action: "charge",
-                    ends_at: Timestamp::from_ms(1_800_003_600_000),
+                    ends_at: Some(Timestamp::from_ms(1_800_003_600_000)),
                 },
             );
         });
