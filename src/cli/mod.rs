@@ -2,10 +2,12 @@
 //!
 //! Exit codes: 0 good, 1 the thing asked for failed, 2 wrong usage.
 
+mod baseline;
 mod check;
 mod client;
 mod demo;
 mod history;
+mod import;
 mod out;
 mod owner;
 mod password;
@@ -63,6 +65,12 @@ enum Command {
     /// Opt out of the event that runs now: on a device, or on all
     #[command(name = "optout", after_help = "Example:\n  derd optout battery")]
     OptOut(owner::OptOutArgs),
+    /// What the installer set in a device, and what differs from it now
+    #[command(after_help = "Example:\n  derd baseline pv\n  derd baseline pv --accept")]
+    Baseline(baseline::BaselineArgs),
+    /// What writing has cost the devices so far: writes, budget and years by register
+    #[command(after_help = "Example:\n  derd wear charger")]
+    Wear(baseline::WearArgs),
     /// Stored telemetry
     #[command(after_help = "Example:\n  derd history grid --point power_w --from -1h --step 1m --format csv")]
     History(history::HistoryArgs),
@@ -119,6 +127,8 @@ pub fn main() -> ExitCode {
         Command::Pause(args) => owner::pause(&args),
         Command::Resume(args) => owner::resume(&args),
         Command::OptOut(args) => owner::opt_out(&args),
+        Command::Baseline(args) => baseline::baseline(&args),
+        Command::Wear(args) => baseline::wear(&args),
         Command::History(args) => history::history(&args),
         Command::Schedule(args) => schedule::schedule(&args),
         Command::Profile(args) => profile::profile(&args),

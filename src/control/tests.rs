@@ -39,7 +39,12 @@ fn spec(id: &str, kind: DeviceKind) -> DeviceSpec {
             max_power_w: Some(9000.0),
             max_current_a: Some(20.0),
         },
-        control: ControlSettings { enabled: true, accept_no_failsafe: false, fallback_current_a: Some(8.0) },
+        control: ControlSettings {
+            enabled: true,
+            accept_no_failsafe: false,
+            fallback_current_a: Some(8.0),
+            ..ControlSettings::default()
+        },
     }
 }
 

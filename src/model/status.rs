@@ -2,7 +2,8 @@
 
 use super::device::words;
 use super::{
-    Capabilities, Decided, DeviceId, DeviceInfo, DeviceState, Rank, RemoteControl, Sample, Timestamp, UplinkName,
+    BaselineReport, Capabilities, Decided, DeviceId, DeviceInfo, DeviceState, Rank, RemoteControl, Sample, Timestamp,
+    UplinkName, Wear,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,10 @@ pub struct DeviceStatus {
     pub slipped_polls: u64,
     /// Values that were refused as impossible since start.
     pub rejected_values: u64,
+    /// What writing has cost it so far, by register.
+    pub wear: Arc<[Wear]>,
+    /// What its installer set.
+    pub baseline: Arc<BaselineReport>,
 }
 
 impl Default for DeviceStatus {
@@ -39,6 +44,8 @@ impl Default for DeviceStatus {
             failed_polls: 0,
             slipped_polls: 0,
             rejected_values: 0,
+            wear: Arc::default(),
+            baseline: Arc::default(),
         }
     }
 }

@@ -13,10 +13,10 @@ use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
 use super::written::Written;
 use super::{StoreSettings, journal, retention};
-use crate::model::{ClockState, Event, EventState, Mono, Severity, StoreStatus};
+use crate::model::{ClockState, DeviceId, Event, EventState, Mono, Severity, StoreStatus};
 use crate::runtime::Clock;
 use rusqlite::Connection;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,6 +67,8 @@ pub(crate) struct Worker {
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
     deferred: Deferred,
     delivered: Delivered,
+    /// Ledgers of writes that are not on the disk yet.
+    wear: BTreeMap<DeviceId, String>,
     due: Due,
     status: StoreStatus,
     full: retention::Full,
@@ -100,6 +102,7 @@ impl Worker {
             jobs: VecDeque::new(),
             deferred: Deferred::default(),
             delivered: Delivered::default(),
+            wear: BTreeMap::new(),
             status: StoreStatus::default(),
             full: retention::Full::default(),
             is_stuck: false,
@@ -207,6 +210,7 @@ impl Worker {
         self.telemetry.is_dirty()
             || self.decisions.is_dirty()
             || !self.delivered.is_empty()
+            || !self.wear.is_empty()
             || self.runs.is_due(&self.clock, self.settings.commit_every)
     }
 
@@ -249,9 +253,10 @@ impl Worker {
         self.due.commit = self.clock.mono().plus(self.settings.commit_every);
         let now = self.clock.now();
         let trusted = self.clock.state() != ClockState::Untrusted;
-        let (written, delivered) = (&mut self.written, &self.delivered);
+        let (written, wear, delivered) = (&mut self.written, &self.wear, &self.delivered);
         let mut along = None;
         let done = self.telemetry.commit(&self.conn, |tx| {
+            journal::set_wear(tx, wear)?;
             along = Some(Along::write(tx, &self.decisions, &self.runs, &self.clock)?);
             if trusted {
                 set_meta(tx, super::LAST_WALL_MS, &now.ms().to_string())?;
@@ -264,6 +269,7 @@ impl Worker {
                 self.delivered.clear();
                 self.is_stuck = false;
                 self.wrote_along(along);
+                self.wear.clear();
                 self.wrote();
                 Ok(())
             }
@@ -430,6 +436,7 @@ impl Worker {
             }
             Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
             Ask::Delivered(key, wh) => self.delivered.take(*key, wh),
+            Ask::Wear(device, json) => drop(self.wear.insert(device, json)),
             Ask::Flush(reply) => answer(reply, self.commit()),
             Ask::Stop(reply) => return Next::Stop(reply),
             Ask::History(query, reply) => {
@@ -515,6 +522,7 @@ impl Worker {
             Ask::OpenCommands(reply) => answer(reply, journal::open_commands(conn).attempt("reading commands")),
             Ask::Plans(reply) => answer(reply, journal::plans(conn).attempt("reading plans")),
             Ask::HeldAll(reply) => answer(reply, journal::held_all(conn).attempt("reading held setpoints")),
+            Ask::Wears(reply) => answer(reply, journal::wears(conn).attempt("reading ledgers of writes")),
             Ask::Baselines(reply) => answer(reply, journal::baselines(conn).attempt("reading baselines")),
             Ask::Events(limit, reply) => answer(reply, journal::events(conn, limit).attempt("reading events")),
             Ask::Outbox(uplink, limit, reply) => {

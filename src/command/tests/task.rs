@@ -15,16 +15,18 @@ type Id = (UplinkName, Option<DeviceId>, Option<CommandId>);
 
 /// What the store would have on disk.
 #[derive(Default)]
-struct Disk {
+pub(super) struct Disk {
     commands: BTreeMap<Id, (Vec<u8>, CommandResult)>,
     /// Notices: results by state, in order.
     told: Vec<(Option<String>, CommandState)>,
     last_reason: Option<String>,
-    events: Vec<String>,
+    pub(super) events: Vec<String>,
     plans: BTreeMap<PlanId, String>,
     plan_answers: Vec<Value>,
     order: u64,
-    is_broken: bool,
+    pub(super) is_broken: bool,
+    /// How often the owner's word was kept.
+    pub(super) kept: u32,
 }
 
 impl Disk {
@@ -74,25 +76,34 @@ impl Disk {
             }
             Ask::DeletePlan(id, tx) => tx.send(Ok(self.plans.remove(&id).is_some())).unwrap(),
             Ask::Event(event) => self.events.push(event.code),
+            Ask::SetMeta(.., tx) => {
+                self.kept += 1;
+                tx.send(if self.is_broken { Err(broken()) } else { Ok(()) }).unwrap();
+            }
+            Ask::Delivered(..) => {}
             Ask::PlanAnswer(answer) => self.plan_answers.push(answer.2),
             other => panic!("not expected: {other:?}"),
         }
     }
 }
 
-struct Bench {
+pub(super) struct Bench {
     handle: CommandHandle,
-    control: mpsc::Receiver<ControlMsg>,
+    pub(super) control: mpsc::Receiver<ControlMsg>,
     updates: mpsc::Sender<IntentUpdate>,
-    clock: Clock,
-    disk: Arc<Mutex<Disk>>,
+    pub(super) clock: Clock,
+    pub(super) disk: Arc<Mutex<Disk>>,
     /// False: the disk hangs.
     gate: watch::Sender<bool>,
     switch: ShutdownSwitch,
 }
 
 /// Run the task beside `script`, which ends it; then look at the disk.
-async fn run<F>(open: Vec<OpenCommand>, plans: Vec<StoredPlan>, script: impl FnOnce(Bench) -> F) -> Arc<Mutex<Disk>>
+pub(super) async fn run<F>(
+    open: Vec<OpenCommand>,
+    plans: Vec<StoredPlan>,
+    script: impl FnOnce(Bench) -> F,
+) -> Arc<Mutex<Disk>>
 where
     F: Future<Output = Bench>,
 {
@@ -100,7 +111,7 @@ where
 }
 
 /// The same, with what the owner had said in an earlier run.
-async fn run_with<F>(
+pub(super) async fn run_with<F>(
     open: Vec<OpenCommand>,
     plans: Vec<StoredPlan>,
     owner: OwnerWord,
@@ -164,7 +175,7 @@ where
 }
 
 impl Bench {
-    fn send(&self, origin: Origin, device: &str, body: &Value) -> oneshot::Receiver<CommandResult> {
+    pub(super) fn send(&self, origin: Origin, device: &str, body: &Value) -> oneshot::Receiver<CommandResult> {
         self.send_raw(origin, Target::Device(device.to_owned()), body, false)
     }
 
@@ -190,7 +201,7 @@ impl Bench {
         rx
     }
 
-    async fn command(&self, device: &str, body: Value) -> CommandResult {
+    pub(super) async fn command(&self, device: &str, body: Value) -> CommandResult {
         self.send(mqtt(), device, &body).await.unwrap()
     }
 
@@ -202,11 +213,17 @@ impl Bench {
         rx.await.unwrap()
     }
 
-    async fn intent(&mut self) -> Intent {
+    pub(super) async fn intent(&mut self) -> Intent {
         match self.control.recv().await.unwrap() {
             ControlMsg::Intent(intent) => intent,
             other => panic!("{other:?}"),
         }
+    }
+
+    pub(super) async fn owner(&self, wish: OwnerWish) -> OwnerAnswer {
+        let (answer, rx) = oneshot::channel();
+        assert!(self.handle.try_owner(OwnerAsk { wish, answer }).is_ok());
+        rx.await.unwrap()
     }
 
     async fn update(&self, key: &IntentKey, progress: Progress) {
@@ -215,15 +232,15 @@ impl Bench {
     }
 }
 
-fn charge(id: &str) -> Value {
+pub(super) fn charge(id: &str) -> Value {
     json!({"id": id, "action": "charge", "params": {"power_w": 3000}})
 }
 
-fn idle(id: &str) -> Value {
+pub(super) fn idle(id: &str) -> Value {
     json!({"id": id, "action": "idle"})
 }
 
-fn states(disk: &Arc<Mutex<Disk>>, id: &str) -> Vec<CommandState> {
+pub(super) fn states(disk: &Arc<Mutex<Disk>>, id: &str) -> Vec<CommandState> {
     disk.lock().unwrap().told.iter().filter(|(of, _)| of.as_deref() == Some(id)).map(|(_, state)| *state).collect()
 }
 
