@@ -3,7 +3,12 @@
 //! `DERD_SCREENSHOT=FILE` saves a picture of the page, 1280 px wide.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
-use hil_tests::{Daemon, derd_binary, eventually, free_port, wait_for};
+use derd::runtime::Clock;
+use derd::sim::{Home, HomeOptions, Scenario};
+use hil_tests::{
+    Broker, BrokerOptions, Daemon, config_for, derd_binary, eventually, free_port, now_rfc3339, publish, rfc3339_in,
+    wait_for,
+};
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -181,10 +186,33 @@ fn the_demos_page_lives_obeys_and_asks_nobody_else() {
     browser.click(r#"[data-why="battery"] button"#);
     eventually("another time is explained", SOON, || browser.text(trace).contains("derd was not running at"));
     browser.click(r#"[data-why="battery"] summary"#);
-    let output = browser.text(r#"[data-device="battery"] output"#);
+    let output = browser.text(r#"[data-device="battery"] form output"#);
     assert!(output.starts_with("accepted"), "{output}");
     browser.click(r#"[data-device="battery"] button[value="release"]"#);
     eventually("released", SOON, || browser.text(held).is_empty());
+    // The same by the button beside the word on who holds it.
+    browser.click(r#"[data-device="battery"] button[value="auto"]"#);
+    eventually("left alone, in its own mode", SOON, || browser.text(held).starts_with("auto by page (owner) until "));
+    browser.click(r#"[data-device="battery"] [data-give-back]"#);
+    eventually("given back", SOON, || browser.text(held).is_empty());
+    // A charger is held as long as the car stays, at most a day, unless the owner says otherwise.
+    browser.click(r#"[data-device="charger"] summary"#);
+    browser.click(r#"[data-device="charger"] button[value="stop"]"#);
+    let charger = r#"[data-device="charger"] [data-f="held"]:not([hidden])"#;
+    eventually("the charger is stopped", SOON, || browser.text(charger).starts_with("stop by page (owner) until "));
+    browser.click(r#"[data-device="charger"] [data-give-back]"#);
+
+    // Remote control is paused in two steps, and resumed in one.
+    assert_eq!(browser.script("return document.querySelector('#remote').hidden"), true);
+    browser.click("#pause summary");
+    browser.click("#pause button");
+    let banner = "#remote:not([hidden])";
+    eventually("a banner says that it is paused", SOON, || {
+        browser.text(banner).starts_with("Remote control is paused until ")
+    });
+    assert_eq!(browser.script("return document.querySelector('#pause button').disabled"), true);
+    browser.click("#resume");
+    eventually("resumed", SOON, || browser.text(banner).is_empty());
 
     // A phone: nothing is wider than its screen, with the controls open too.
     browser.screen(360, 740, true);
@@ -222,4 +250,43 @@ fn the_demos_page_lives_obeys_and_asks_nobody_else() {
     demo.signal("INT");
     assert_eq!(demo.wait_end(Duration::from_secs(20)), Some(0), "{}", demo.log());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a file was left behind");
+}
+
+#[test]
+fn the_owner_opts_out_of_an_event_on_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::start(HomeOptions { scenario: Scenario::Steady, ..HomeOptions::default() }, Clock::system());
+    let home = home.unwrap();
+    let broker = Broker::start(folder.path(), &BrokerOptions::default());
+    let port = free_port();
+    let uplink = format!("[[uplink]]\nkind = \"mqtt\"\nurl = {:?}\nranks = [\"event\"]\n", broker.url());
+    let config = config_for(&home, folder.path(), &uplink).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let daemon = Daemon::start(folder.path(), &config);
+    daemon.wait_online(SOON);
+    let browser = Browser::start();
+    browser.open(&format!("http://127.0.0.1:{port}/"));
+
+    let ends_at = rfc3339_in(Duration::from_secs(600));
+    let event =
+        json!({"id": "e-1", "action": "idle", "source": "acme", "issued_at": now_rfc3339(), "ends_at": ends_at});
+    let seen = broker.subscribe("derd/gw-1/#");
+    assert!(publish(&broker, "derd/gw-1/device/battery/command", &event.to_string(), &[]));
+    let button = r#"[data-device="battery"] [data-opt-out]"#;
+    let shown =
+        |selector: &str| browser.script(&format!("return document.querySelector({selector:?})?.hidden")) == false;
+    eventually("the card offers to opt out", SOON, || shown(button));
+    assert!(!shown(r#"[data-device="battery"] [data-give-back]"#), "it is not the owner's to give back");
+    // It asks first.
+    browser.click(button);
+    browser.ask("POST", &format!("{}/alert/dismiss", browser.session), Some(&json!({})));
+    assert_eq!(daemon.device("battery")["controlled_by"]["rank"], "event");
+    browser.click(button);
+    browser.ask("POST", &format!("{}/alert/accept", browser.session), Some(&json!({})));
+    let ended = seen.wait_result("e-1", "ended", SOON);
+    assert_eq!(ended["reason"], "opted out by the owner");
+    eventually("the button goes with the event", SOON, || !shown(button));
+    let output = browser.text(r#"[data-device="battery"] .holder output"#);
+    assert!(output.starts_with("opted out until "), "{output}");
+    drop(browser);
+    assert_eq!(daemon.stop(), Some(0));
 }

@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::control;
 use crate::device;
 use crate::guard::Journal;
-use crate::model::{BootId, DeviceId, GatewayId, Held, Timestamp, UplinkName};
+use crate::model::{BootId, DeviceId, GatewayId, Held, OwnerWord, Timestamp, UplinkName};
 use crate::observe::{Board, BoardParts};
 use crate::profile::Catalogue;
 use crate::runtime::{Clock, Exit, Shutdown, ShutdownSwitch, Supervisor};
@@ -173,7 +173,8 @@ pub async fn start(
 
     let accepts = handles.iter().map(|h| (h.spec().id.clone(), h.accepts())).collect();
     let statuses: Vec<_> = handles.iter().map(|h| (h.spec().clone(), h.status())).collect();
-    let recovered = command::recover(&memory.open, &memory.plans, &settings.devices, &settings.site, &clock);
+    let recovered =
+        command::recover(&memory.open, &memory.plans, &settings.devices, &settings.site, &memory.owner, &clock);
     let (updates_tx, updates) = mpsc::channel(UPDATES);
     let (control, task) = control::create(control::ControlParts {
         site: settings.site.clone(),
@@ -188,7 +189,9 @@ pub async fn start(
         clock: clock.clone(),
         plans: recovered.plans.clone(),
         intents: recovered.intents.clone(),
+        sessions: recovered.sessions.clone(),
         site_limits: recovered.site_limits.clone(),
+        pause: recovered.pause,
     });
     let control_status = control.status();
     control_stage.tasks.spawn("control", task.run(control_stop.clone()));
@@ -203,6 +206,7 @@ pub async fn start(
         clock: clock.clone(),
         open: memory.open,
         plans: memory.plans,
+        owner: memory.owner,
     });
     control_stage.tasks.spawn("command", task.run(control_stop));
 
@@ -217,6 +221,7 @@ pub async fn start(
             clock: clock.clone(),
             version: env!("CARGO_PKG_VERSION"),
             started,
+            control: control_status.clone(),
         })
         .map_err(|e| AppError::setup(format!("uplink `{}`", config.name), e))?;
         uplinks.push(handle.status());
@@ -348,6 +353,7 @@ struct Memory {
     wears: BTreeMap<DeviceId, String>,
     open: Vec<store::OpenCommand>,
     plans: Vec<store::StoredPlan>,
+    owner: OwnerWord,
 }
 
 impl Memory {
@@ -375,6 +381,7 @@ impl Memory {
             wears: store.wears().await.map_err(failed)?.into_iter().collect(),
             open: store.open_commands().await.map_err(failed)?,
             plans: store.plans().await.map_err(failed)?,
+            owner: command::read_word(store.meta(command::OWNER_WORD).await.map_err(failed)?.as_deref()),
         })
     }
 }

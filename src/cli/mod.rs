@@ -10,6 +10,7 @@ mod explain;
 mod history;
 mod import;
 mod out;
+mod owner;
 mod password;
 mod probe;
 mod profile;
@@ -49,7 +50,9 @@ enum Command {
     #[command(after_help = "Example:\n  derd status --json | jq .site.load_w")]
     Status(status::StatusArgs),
     /// The owner's own command to a device
-    #[command(after_help = "Example:\n  derd set battery charge power_w=3000 --for 2h\n  derd set charger stop")]
+    #[command(
+        after_help = "Example:\n  derd set battery charge power_w=3000 --for 2h\n  derd set charger stop\n  derd set battery auto --for 2h    (left alone, whatever anybody else wants)"
+    )]
     Set(set::SetArgs),
     /// End the owner's command
     #[command(after_help = "Example:\n  derd release battery")]
@@ -57,6 +60,15 @@ enum Command {
     /// Why a device does, or did, what it does: one sentence, and what stands behind it
     #[command(after_help = "Example:\n  derd explain battery\n  derd explain battery --at 'yesterday 18:30'")]
     Explain(explain::ExplainArgs),
+    /// Pause all remote control: clouds and brokers wait, safety limits and your own commands stay
+    #[command(after_help = "Example:\n  derd pause --for 4h")]
+    Pause(owner::PauseArgs),
+    /// Let remote control go on
+    #[command(after_help = "Example:\n  derd resume")]
+    Resume(owner::ResumeArgs),
+    /// Opt out of the event that runs now: on a device, or on all
+    #[command(name = "optout", after_help = "Example:\n  derd optout battery")]
+    OptOut(owner::OptOutArgs),
     /// What the installer set in a device, and what differs from it now
     #[command(after_help = "Example:\n  derd baseline pv\n  derd baseline pv --accept")]
     Baseline(baseline::BaselineArgs),
@@ -117,6 +129,9 @@ pub fn main() -> ExitCode {
         Command::Set(args) => set::set(&args),
         Command::Release(args) => set::release(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Pause(args) => owner::pause(&args),
+        Command::Resume(args) => owner::resume(&args),
+        Command::OptOut(args) => owner::opt_out(&args),
         Command::Baseline(args) => baseline::baseline(&args),
         Command::Wear(args) => baseline::wear(&args),
         Command::History(args) => history::history(&args),

@@ -16,7 +16,7 @@ pub(super) struct SetArgs {
     /// Parameters, such as power_w=3000
     #[arg(value_name = "KEY=VALUE")]
     params: Vec<String>,
-    /// How long; default 4 h, a charger 24 h
+    /// How long; default 4 h, a charger until the car is unplugged (at most 24 h)
     #[arg(long = "for", value_name = "DURATION")]
     lasts: Option<String>,
     #[command(flatten)]

@@ -53,6 +53,10 @@ pub(super) fn table(status: &StatusJson) -> String {
         watts(status.site.load_w),
         watts(status.site.grid_w)
     ));
+    if status.remote_control.state == "paused" {
+        let until = status.remote_control.until.as_deref().map(|at| format!(" until {}", local_time(at, &zone)));
+        line(format_args!("remote control is paused{} (derd resume)", until.unwrap_or_default()));
+    }
     for problem in &status.problems {
         line(format_args!("  ! {problem}"));
     }
@@ -155,6 +159,7 @@ mod tests {
         let status: StatusJson = serde_json::from_value(json!({
             "gateway": {"id": "gw-1", "version": "0.1.0", "started_at": "x", "uptime_s": 3_700},
             "site": {"name": "Home", "timezone": "Europe/Berlin", "load_w": 1234.5, "grid_w": null}, "clock": {"state": "synced"},
+            "remote_control": {"state": "paused", "until": "2026-11-20T18:00:00.000Z"},
             "devices": [device], "uplinks": [{"name": "mqtt", "kind": "mqtt", "mode": "live", "backlog_rows": 0,
             "oldest_unsent": null, "last_ok_at": null, "error": null}],
             "store": {"bytes": 1_000_000, "rows": 5, "oldest": null, "written_bytes_today": 0, "dropped": 0},
@@ -165,6 +170,7 @@ mod tests {
         assert!(table.lines().all(|l| l.chars().count() <= 80), "{table}");
         assert!(table.contains("load 1234 W   grid -"), "{table}");
         assert!(table.contains("up 1h01"), "{table}");
+        assert!(table.contains("\nremote control is paused until 20 Nov 19:00 (derd resume)\n"), "{table}");
         // What matters of a long line is not cut off: rank, action and end.
         assert!(
             table.contains("\n    discharge by somebody with a very lo… (command) until 20 Nov 13:34\n"),

@@ -65,7 +65,7 @@ impl What {
     /// Is it a standing setting: done when it is verified, and no lease.
     #[must_use]
     pub const fn is_standing(&self) -> bool {
-        matches!(self, Self::Intent { action: Action::SetReserve { .. }, .. })
+        matches!(self, Self::Intent { action: Action::SetReserve { .. } | Action::SetMode { .. }, .. })
     }
 }
 
@@ -82,6 +82,8 @@ pub struct Admit {
     pub lease: Duration,
     /// When it ends, wall time.
     pub ends_at: Timestamp,
+    /// It ends when the car is unplugged, if that is earlier.
+    pub until_unplugged: bool,
     /// The parameters that were asked for.
     pub requested: Params,
 }
@@ -185,14 +187,16 @@ fn judge(raw: &Incoming<'_>, body: &CommandBody, around: &Surroundings<'_>) -> R
         id: body.id.clone(),
         device: spec.map(|spec| spec.id.clone()),
         requested: numbers(&body.params),
+        until_unplugged: until_unplugged(body, &what),
         what,
         lease,
         ends_at: around.now.plus(lease),
     })
 }
 
-/// What a body of an earlier run wanted: as [`admit`], without judging it again. `None`: this version cannot read it.
-pub(super) fn read_again(uplink: &UplinkName, spec: Option<&DeviceSpec>, stored: &[u8]) -> Option<(What, Params)> {
+/// What a body of an earlier run wanted, and whether it ends when the car is unplugged: as [`admit`], without judging it
+/// again. `None`: this version cannot read it.
+pub(super) fn read_again(uplink: &UplinkName, spec: Option<&DeviceSpec>, stored: &[u8]) -> Option<(What, bool)> {
     let (body, rank) = split_body(stored);
     let body = wire::parse_command(body).ok()?;
     let what = match spec {
@@ -204,7 +208,8 @@ pub(super) fn read_again(uplink: &UplinkName, spec: Option<&DeviceSpec>, stored:
             source: body.source.clone().unwrap_or_else(|| uplink.to_string()),
         },
     };
-    Some((what, numbers(&body.params)))
+    let until_unplugged = until_unplugged(&body, &what);
+    Some((what, until_unplugged))
 }
 
 /// Is a stored body a release.
@@ -287,9 +292,7 @@ fn freshness(raw: &Incoming<'_>, body: &CommandBody, around: &Surroundings<'_>) 
 fn lease(body: &CommandBody, what: &What, around: &Surroundings<'_>) -> Result<Duration, No> {
     let lease = match (body.ends_at, around.clock) {
         (None, _) => match what {
-            What::Intent { action: Action::Start | Action::SetMaxCurrent { .. }, rank: Rank::Owner, .. } => {
-                OWNER_CHARGER_LEASE
-            }
+            _ if until_unplugged(body, what) => OWNER_CHARGER_LEASE,
             What::Intent { rank: Rank::Owner, .. } => OWNER_LEASE,
             _ => LEASE,
         },
@@ -308,6 +311,12 @@ fn lease(body: &CommandBody, what: &What, around: &Surroundings<'_>) -> Result<D
         return Err(rejected("`ends_at` is more than 30 days away: send a plan"));
     }
     Ok(lease)
+}
+
+/// Does it belong to the car that stands there: the owner's word on a charger that names no end.
+fn until_unplugged(body: &CommandBody, what: &What) -> bool {
+    let What::Intent { action, rank: Rank::Owner, .. } = what else { return false };
+    body.ends_at.is_none() && matches!(action, Action::Start | Action::Stop | Action::SetMaxCurrent { .. })
 }
 
 /// Does the installer allow derd to control it.
@@ -339,7 +348,7 @@ fn can_do(spec: &DeviceSpec, status: &DeviceStatus, action: &Action) -> Result<(
         let can = if can.is_empty() { "nothing".to_owned() } else { can.join(", ") };
         return Err(format!("`{id}` ({}) cannot `{}`; it can: {can}", spec.profile, action.name()));
     }
-    let is_lease = !matches!(action, Action::SetReserve { .. });
+    let is_lease = !matches!(action, Action::SetReserve { .. } | Action::SetMode { .. });
     if spec.kind == DeviceKind::Battery
         && is_lease
         && status.capabilities.failsafe == FailSafe::None

@@ -9,8 +9,8 @@ use super::task::{Act, Desk};
 use super::track::Tracked;
 use crate::control::ControlMsg;
 use crate::model::{
-    CommandResult, CommandState, DeviceId, Event, EventState, Intent, IntentKey, Origin, ReplyTo, Severity, SiteLimit,
-    Timestamp, UplinkName,
+    CommandResult, CommandState, DeviceId, Event, EventState, Intent, IntentKey, Origin, Rank, ReplyTo, Severity,
+    SiteLimit, Timestamp, UplinkName,
 };
 use crate::store::NewCommand;
 use std::time::Duration;
@@ -40,7 +40,10 @@ impl Desk {
         let status = |id: &DeviceId| self.status.get(id).map(|s| s.borrow().clone());
         let around = Surroundings { devices: &self.devices, status: &status, clock: self.clock.state(), now };
         match admit(&incoming, &around) {
-            Ok(admitted) => self.admitted(raw, admitted, now).await,
+            Ok(admitted) => match self.owner.refuses(&raw.origin.uplink, &admitted, self.clock.mono()) {
+                Some(refusal) => self.refused(raw, refusal, now),
+                None => self.admitted(raw, admitted, now).await,
+            },
             Err(refusal) if refusal.is_retained => self.retained(raw, refusal, now),
             Err(refusal) => self.refused(raw, refusal, now),
         }
@@ -54,11 +57,14 @@ impl Desk {
             id: admitted.id.clone(),
         };
         let known = self.book.knows(&key);
+        let reason = self.owner.holds_back(&raw.origin.uplink, &admitted.what);
+        let state = if reason.is_some() { CommandState::Suspended } else { CommandState::Accepted };
         let result = CommandResult {
             id: Some(admitted.id.clone()),
             device: admitted.device.clone(),
+            reason,
             requested: admitted.requested.clone(),
-            ..blank(&raw.origin, CommandState::Accepted, now, raw.reply_to.clone())
+            ..blank(&raw.origin, state, now, raw.reply_to.clone())
         };
         // A known id that comes again must not be called busy: its sender would take that for the end of what runs.
         let most = if is_urgent || known { MAX_JOBS } else { MAX_WAITING };
@@ -109,20 +115,18 @@ impl Desk {
     ) -> Act {
         let deadline = self.clock.mono().plus(admitted.lease);
         let order = self.book.next_order();
-        let tracked = Tracked::new(result.clone(), admitted.what.is_standing(), deadline, order);
+        let mut tracked = Tracked::new(result.clone(), admitted.what.is_standing(), deadline, order);
+        if let What::Intent { rank: Rank::Event, .. } = admitted.what {
+            tracked = tracked.event_until(admitted.ends_at);
+        }
         let key = key.clone();
         let msg = match (admitted.what, admitted.device) {
-            (What::Intent { action, rank, source }, Some(device)) => ControlMsg::Intent(Intent {
-                key,
-                device,
-                action,
-                rank,
-                source,
-                accepted: order,
-                since: now,
-                ends_at: admitted.ends_at,
-                deadline,
-            }),
+            (What::Intent { action, rank, source }, Some(device)) => {
+                let ends_at = admitted.ends_at;
+                let intent =
+                    Intent { key, device, action, rank, source, accepted: order, since: now, ends_at, deadline };
+                if admitted.until_unplugged { ControlMsg::Session(intent) } else { ControlMsg::Intent(intent) }
+            }
             (What::SiteLimit { side, power_w }, _) => {
                 ControlMsg::SiteLimit(SiteLimit { key, side, power_w, ends_at: admitted.ends_at, deadline })
             }

@@ -1,6 +1,7 @@
 //! What waits for the disk: one queue, in order, one at a time.
 
-use crate::model::{CommandResult, Event, IntentKey, PlanId, Timestamp, UplinkName};
+use super::owner::{OWNER_WORD, OwnerAnswer};
+use crate::model::{CommandId, CommandResult, DeviceId, Event, IntentKey, PlanId, Timestamp, UplinkName};
 use crate::plan::PlanDoc;
 use crate::store::{Admitted, NewCommand, StoreError, StoreHandle};
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub(super) enum Job {
     DeletePlan(Box<PlanJob>, PlanId),
     /// What became of a plan document.
     AnswerPlan(Box<PlanJob>, Value),
+    /// The owner's word; then whoever said it is answered.
+    Keep(String, Option<(oneshot::Sender<OwnerAnswer>, OwnerAnswer)>),
 }
 
 /// A command on its way to the disk.
@@ -71,6 +74,8 @@ pub(super) enum Done {
     PlanDeleted(Box<PlanJob>, PlanId, Result<bool, StoreError>),
     /// A result or an answer was written down, or could not be.
     Told(Result<(), StoreError>),
+    /// The owner's word was.
+    Kept(Result<(), StoreError>),
 }
 
 /// The queue.
@@ -101,6 +106,15 @@ impl Jobs {
             return;
         }
         self.waiting.push_back(job);
+    }
+
+    /// What a running command has delivered so far: no job, as losing one sum loses nothing.
+    pub(super) fn delivered(&self, result: &CommandResult) {
+        let parts: Option<(DeviceId, CommandId, f64)> =
+            result.device.clone().zip(result.id.clone()).zip(result.delivered_wh).map(|((d, id), wh)| (d, id, wh));
+        if let Some((device, id, wh)) = parts {
+            self.store.delivered(result.uplink.clone(), device, id, wh);
+        }
     }
 
     /// Forget results of a command that wait: it proved to be an old one.
@@ -157,6 +171,17 @@ fn start(store: StoreHandle, job: Job) -> Pin<Box<dyn Future<Output = Done> + Se
         Job::DeletePlan(job, id) => Box::pin(async move {
             let deleted = store.delete_plan(id.clone()).await;
             Done::PlanDeleted(job, id, deleted)
+        }),
+        Job::Keep(word, asked) => Box::pin(async move {
+            let kept = store.set_meta(OWNER_WORD, &word).await;
+            if let Some((tx, answer)) = asked {
+                // Nobody may wait any more.
+                drop(tx.send(match &kept {
+                    Ok(()) => answer,
+                    Err(error) => OwnerAnswer::NotKept(error.to_string()),
+                }));
+            }
+            Done::Kept(kept)
         }),
         Job::AnswerPlan(job, value) => Box::pin(async move {
             let told = if job.uplink == UplinkName::local() {

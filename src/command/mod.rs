@@ -7,6 +7,7 @@
 //! - `recover`: what an earlier run left open. Pure.
 //! - `jobs`: what waits for the disk, in order.
 //! - `plans`: the plan documents in force.
+//! - `owner`: the owner's word on everybody else's control: pause, resume, opt-out.
 //! - `task`: the select loop that ties them together; `intake` and `settle`: what it does on the way in and afterwards.
 //!
 //! # Order of things
@@ -18,12 +19,19 @@
 //! # Leases
 //!
 //! A command ends at its `ends_at`, else after 15 min ([`LEASE`]), the owner's after 4 h ([`OWNER_LEASE`]), the owner's
-//! `start` and `set_max_current` after 24 h ([`OWNER_CHARGER_LEASE`]). More than 30 days ([`LONGEST_LEASE`]) is refused:
-//! that is what plans are for.
+//! `start`, `stop` and `set_max_current` when the car is unplugged, at the latest after 24 h ([`OWNER_CHARGER_LEASE`]).
+//! More than 30 days ([`LONGEST_LEASE`]) is refused: that is what plans are for.
+//!
+//! # Energy
+//!
+//! Control tells every 10 s what a running command has delivered. The sum goes to the store, which writes it with its
+//! next commit of telemetry, and is where the next run goes on from. A crash loses at most 10 s and one commit interval
+//! of it, and nothing counts while derd does not run.
 
 mod admit;
 mod intake;
 mod jobs;
+mod owner;
 mod plans;
 mod recover;
 mod settle;
@@ -35,6 +43,7 @@ mod track;
 #[cfg(test)]
 pub(crate) use admit::kept_body;
 pub use admit::{Admit, Incoming, Refusal, Surroundings, What, admit};
+pub use owner::{LONGEST_PAUSE, OWNER_WORD, OwnerAnswer, OwnerAsk, OwnerWish, read_word};
 pub use plans::PlanSummary;
 pub use recover::{Recovered, recover};
 pub use task::{CommandParts, CommandTask, create};
@@ -53,7 +62,7 @@ pub const MAX_BODY: usize = 256 * 1024;
 pub const LEASE: Duration = Duration::from_secs(15 * 60);
 /// How long the owner's command holds that names no end.
 pub const OWNER_LEASE: Duration = Duration::from_secs(4 * 3600);
-/// How long the owner's charging holds that names no end (until unplugged, at most).
+/// How long the owner's word on a charger holds that names no end (until unplugged, at most).
 pub const OWNER_CHARGER_LEASE: Duration = Duration::from_secs(24 * 3600);
 /// The longest lease: an end further away is refused.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -113,6 +122,7 @@ pub struct RawPlan {
 pub struct CommandHandle {
     pub(crate) commands: mpsc::Sender<RawCommand>,
     pub(crate) plans: mpsc::Sender<RawPlan>,
+    pub(crate) asks: mpsc::Sender<OwnerAsk>,
     pub(crate) summaries: watch::Receiver<Arc<Vec<PlanSummary>>>,
 }
 
@@ -122,7 +132,8 @@ impl CommandHandle {
     pub(crate) fn for_tests(size: usize) -> (Self, mpsc::Receiver<RawCommand>, mpsc::Receiver<RawPlan>) {
         let (commands, commands_rx) = mpsc::channel(size);
         let (plans, plans_rx) = mpsc::channel(size);
-        (Self { commands, plans, summaries: watch::channel(Arc::default()).1 }, commands_rx, plans_rx)
+        let asks = mpsc::channel(1).0;
+        (Self { commands, plans, asks, summaries: watch::channel(Arc::default()).1 }, commands_rx, plans_rx)
     }
 
     /// Do both inboxes take one more.
@@ -144,6 +155,14 @@ impl CommandHandle {
     /// The document, when the inbox is full or the task has ended: the caller answers busy.
     pub fn try_plan(&self, raw: RawPlan) -> Result<(), Box<RawPlan>> {
         self.plans.try_send(raw).map_err(|e| Box::new(e.into_inner()))
+    }
+
+    /// Hand a wish of the owner over.
+    ///
+    /// # Errors
+    /// The wish, when the inbox is full or the task has ended: the caller answers busy.
+    pub fn try_owner(&self, ask: OwnerAsk) -> Result<(), OwnerAsk> {
+        self.asks.try_send(ask).map_err(mpsc::error::TrySendError::into_inner)
     }
 
     /// The plan documents in force, by id.

@@ -1,14 +1,16 @@
 //! What an earlier run left open. Pure.
 
 use super::admit::{What, is_release, read_again};
+use super::owner::{is_opted_out, pause_of};
 use super::{LONGEST_LEASE, Tracked};
 use crate::model::{
-    ClockState, CommandResult, CommandState, DeviceSpec, Intent, IntentKey, PlanId, SiteLimit, SiteSpec,
+    ClockState, CommandResult, CommandState, DeviceSpec, Intent, IntentKey, OwnerWord, Pause, PlanId, Rank, SiteLimit,
+    SiteSpec,
 };
 use crate::plan::PlanDoc;
 use crate::runtime::Clock;
 use crate::store::{OpenCommand, StoredPlan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What goes on, and what is over.
@@ -16,6 +18,8 @@ use std::sync::Arc;
 pub struct Recovered {
     /// Commands that go on: the same intents with the same keys, until the same ends. They never act twice.
     pub intents: Vec<Intent>,
+    /// Those of them that end when the car is unplugged.
+    pub sessions: BTreeSet<IntentKey>,
     /// Site limits that go on.
     pub site_limits: Vec<SiteLimit>,
     /// Plans in force, with order and source.
@@ -28,6 +32,8 @@ pub struct Recovered {
     pub refused_plans: Vec<(PlanId, Vec<String>)>,
     /// The highest order of acceptance seen.
     pub last_order: u64,
+    /// The owner's pause of remote control that is still in force.
+    pub pause: Option<Pause>,
 }
 
 /// Pick up what an earlier run left open: called before control starts, and by the command task, with the same arguments
@@ -41,12 +47,13 @@ pub fn recover(
     plans: &[StoredPlan],
     devices: &[DeviceSpec],
     site: &SiteSpec,
+    owner: &OwnerWord,
     clock: &Clock,
 ) -> Recovered {
-    let mut found = Recovered::default();
+    let mut found = Recovered { pause: pause_of(owner, clock), ..Recovered::default() };
     for command in open {
         found.last_order = found.last_order.max(command.order);
-        one_command(command, open, devices, clock, &mut found);
+        one_command(command, open, devices, owner, clock, &mut found);
     }
     for plan in plans {
         found.last_order = found.last_order.max(plan.order);
@@ -59,7 +66,14 @@ pub fn recover(
     found
 }
 
-fn one_command(open: &OpenCommand, all: &[OpenCommand], devices: &[DeviceSpec], clock: &Clock, found: &mut Recovered) {
+fn one_command(
+    open: &OpenCommand,
+    all: &[OpenCommand],
+    devices: &[DeviceSpec],
+    owner: &OwnerWord,
+    clock: &Clock,
+    found: &mut Recovered,
+) {
     let command = &open.command;
     let now = clock.now();
     let key =
@@ -72,7 +86,7 @@ fn one_command(open: &OpenCommand, all: &[OpenCommand], devices: &[DeviceSpec], 
     if spec.is_some_and(|spec| spec.is_none()) {
         return settle(CommandState::Ended, "its device is not configured any more");
     }
-    let Some((what, _)) = read_again(&command.uplink, spec.flatten(), &command.body) else {
+    let Some((what, until_unplugged)) = read_again(&command.uplink, spec.flatten(), &command.body) else {
         return settle(CommandState::Ended, "this version of derd cannot read it");
     };
     if what == What::Release {
@@ -88,10 +102,19 @@ fn one_command(open: &OpenCommand, all: &[OpenCommand], devices: &[DeviceSpec], 
     if clock.state() == ClockState::Untrusted {
         return settle(CommandState::Ended, "derd was started without a trusted clock: its remaining time is unknown");
     }
+    let event = matches!(what, What::Intent { rank: Rank::Event, .. }).then_some(command.ends_at);
+    if event.is_some() && command.device.as_ref().is_some_and(|on| is_opted_out(owner, &command.uplink, on, now)) {
+        return settle(CommandState::Ended, "opted out by the owner");
+    }
     // A clock that was set back must not prolong a lease beyond all bounds.
     let left = command.ends_at.since(now).min(LONGEST_LEASE);
     let deadline = clock.mono().plus(left);
-    found.tracked.insert(key.clone(), Tracked::new(command.result.clone(), what.is_standing(), deadline, open.order));
+    let tracked = Tracked::new(command.result.clone(), what.is_standing(), deadline, open.order);
+    let tracked = if let Some(end) = event { tracked.event_until(end) } else { tracked };
+    found.tracked.insert(key.clone(), tracked);
+    if until_unplugged {
+        found.sessions.insert(key.clone());
+    }
     match (what, spec.flatten()) {
         (What::Intent { action, rank, source }, Some(spec)) => found.intents.push(Intent {
             key,

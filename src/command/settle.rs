@@ -123,6 +123,9 @@ impl Desk {
     pub(super) async fn update(&mut self, update: &IntentUpdate) {
         let Some(tracked) = self.book.tracked.get_mut(&update.key) else { return };
         let changes = tracked.apply(update);
+        if changes.delivered {
+            self.jobs.delivered(tracked.result());
+        }
         for result in changes.results {
             self.jobs.push(Job::Save(Box::new(result)));
         }

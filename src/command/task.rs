@@ -1,10 +1,13 @@
 //! The loop: commands and plans in, intents to control, results to the store.
 
 use super::jobs::{Done, Job, Jobs, PlanJob};
+use super::owner::{Owner, OwnerAsk};
 use super::plans::{PlanSummary, Plans, Verdict, answer};
 use super::{CommandHandle, INBOX, RawCommand, RawPlan, Recovered, Tracked, recover};
 use crate::control::{ControlHandle, ControlMsg};
-use crate::model::{DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, SiteSpec, UplinkName};
+use crate::model::{
+    DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, OwnerWord, SiteSpec, UplinkName,
+};
 use crate::runtime::{Clock, Exit, Shutdown};
 use crate::store::{OpenCommand, StoreHandle, StoredPlan};
 use std::collections::{BTreeMap, VecDeque};
@@ -41,6 +44,8 @@ pub struct CommandParts {
     pub open: Vec<OpenCommand>,
     /// Plans of an earlier run: the same.
     pub plans: Vec<StoredPlan>,
+    /// The owner's word of an earlier run: the same.
+    pub owner: OwnerWord,
 }
 
 /// The task. Nothing happens until it is run.
@@ -48,6 +53,7 @@ pub struct CommandTask {
     commands: mpsc::Receiver<RawCommand>,
     documents: mpsc::Receiver<RawPlan>,
     updates: mpsc::Receiver<IntentUpdate>,
+    asks: mpsc::Receiver<OwnerAsk>,
     summaries: watch::Sender<Arc<Vec<PlanSummary>>>,
     desk: Desk,
 }
@@ -64,6 +70,7 @@ pub(super) struct Desk {
     /// A document is on its way to the disk: the next waits for it.
     pub(super) plan_in_work: bool,
     pub(super) book: Book,
+    pub(super) owner: Owner,
     /// What control did not take yet and must take.
     pub(super) owed: VecDeque<ControlMsg>,
     pub(super) retained: u64,
@@ -90,10 +97,12 @@ pub(super) struct Act {
 pub fn create(parts: CommandParts) -> (CommandHandle, CommandTask) {
     let (commands_tx, commands) = mpsc::channel(INBOX);
     let (plans_tx, documents) = mpsc::channel(INBOX);
-    let found = recover(&parts.open, &parts.plans, &parts.devices, &parts.site, &parts.clock);
+    let (asks_tx, asks) = mpsc::channel(INBOX);
+    let found = recover(&parts.open, &parts.plans, &parts.devices, &parts.site, &parts.owner, &parts.clock);
     let mut jobs = Jobs::new(parts.store.clone());
     let (plans, book) = take_up(found, &mut jobs, &parts.plans);
     let (summaries, summaries_rx) = watch::channel(Arc::new(plans.summaries(parts.clock.now())));
+    let owner = Owner::new(&parts.owner, &parts.clock);
     let desk = Desk {
         devices: parts.devices,
         site: parts.site,
@@ -104,13 +113,14 @@ pub fn create(parts: CommandParts) -> (CommandHandle, CommandTask) {
         plans,
         plan_in_work: false,
         book,
+        owner,
         owed: VecDeque::new(),
         retained: 0,
         retained_told: None,
         disk_fault: false,
     };
-    let task = CommandTask { commands, documents, updates: parts.updates, summaries, desk };
-    (CommandHandle { commands: commands_tx, plans: plans_tx, summaries: summaries_rx }, task)
+    let task = CommandTask { commands, documents, updates: parts.updates, asks, summaries, desk };
+    (CommandHandle { commands: commands_tx, plans: plans_tx, asks: asks_tx, summaries: summaries_rx }, task)
 }
 
 fn take_up(found: Recovered, jobs: &mut Jobs, stored: &[StoredPlan]) -> (Plans, Book) {
@@ -140,6 +150,7 @@ impl CommandTask {
         let exit = loop {
             let owes = !self.desk.owed.is_empty();
             let takes_plans = !self.desk.plan_in_work;
+            let pause_left = self.desk.owner.left(self.desk.clock.mono());
             tokio::select! {
                 biased;
                 () = shutdown.wait() => break Exit::Shutdown,
@@ -147,6 +158,7 @@ impl CommandTask {
                     Some(update) => self.desk.update(&update).await,
                     None => break Exit::Orphaned,
                 },
+                Some(ask) = self.asks.recv() => self.desk.owner_asks(ask).await,
                 raw = self.commands.recv() => match raw {
                     Some(raw) => self.desk.command(raw).await,
                     None => break Exit::Orphaned,
@@ -158,8 +170,12 @@ impl CommandTask {
                 }
                 Some(raw) = self.documents.recv(), if takes_plans => self.desk.document(raw),
                 _ = turn.tick() => {
+                    self.desk.owner_turn().await;
                     self.desk.sweep().await;
                     self.publish();
+                }
+                () = tokio::time::sleep(pause_left.unwrap_or(TURN)), if pause_left.is_some() => {
+                    self.desk.owner_turn().await;
                 }
                 () = tokio::time::sleep(OWED_PAUSE), if owes => self.desk.pay().await,
             }
@@ -241,6 +257,13 @@ impl Desk {
         match done {
             Done::Told(told) => {
                 self.disk(&told);
+                false
+            }
+            Done::Kept(kept) => {
+                if kept.is_err() {
+                    self.word_not_kept();
+                }
+                self.disk(&kept);
                 false
             }
             Done::Admitted(admission, admitted) => {

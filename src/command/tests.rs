@@ -2,6 +2,7 @@
 
 mod admit;
 mod disk;
+mod owner;
 mod task;
 mod track;
 

@@ -14,6 +14,10 @@ pub struct Tracked {
     deadline: Mono,
     /// Its order of acceptance.
     order: u64,
+    /// What it had delivered before this run of derd, Wh.
+    before_wh: Option<f64>,
+    /// It is of rank event: when that ends, wall time.
+    event_end: Option<Timestamp>,
 }
 
 /// What an update did to a command.
@@ -23,6 +27,8 @@ pub struct Changes {
     pub results: Vec<CommandResult>,
     /// The device refused or lost it: control must forget its intent.
     pub withdraw: bool,
+    /// What it has delivered has grown: to be kept, not to be told.
+    pub delivered: bool,
 }
 
 impl Tracked {
@@ -30,7 +36,21 @@ impl Tracked {
     /// its order of acceptance.
     #[must_use]
     pub const fn new(result: CommandResult, is_standing: bool, deadline: Mono, order: u64) -> Self {
-        Self { result, is_standing, effect_seen: false, deadline, order }
+        let before_wh = result.delivered_wh;
+        Self { result, is_standing, effect_seen: false, deadline, order, before_wh, event_end: None }
+    }
+
+    /// It is of rank event, and ends then.
+    #[must_use]
+    pub const fn event_until(mut self, ends_at: Timestamp) -> Self {
+        self.event_end = Some(ends_at);
+        self
+    }
+
+    /// When the event ends that it belongs to; `None`: it is of another rank.
+    #[must_use]
+    pub const fn event_end(&self) -> Option<Timestamp> {
+        self.event_end
     }
 
     /// Its order of acceptance.
@@ -72,8 +92,16 @@ impl Tracked {
             Progress::Superseded(by) => self.finish(CommandState::Superseded, at, Some(by.clone()), &mut changes),
             Progress::Ended { delivered_wh } => {
                 let reason = self.early_end();
-                self.result.delivered_wh = *delivered_wh;
+                self.delivered(*delivered_wh);
                 self.finish(CommandState::Ended, at, reason, &mut changes);
+            }
+            Progress::Cut { why, delivered_wh } => {
+                self.delivered(*delivered_wh);
+                self.finish(CommandState::Ended, at, Some(why.clone()), &mut changes);
+            }
+            Progress::Delivered { wh } => {
+                self.delivered(Some(*wh));
+                changes.delivered = true;
             }
         }
         changes
@@ -88,12 +116,19 @@ impl Tracked {
         changes
     }
 
+    /// What it has delivered in this run of derd comes on top of what it had before.
+    fn delivered(&mut self, wh: Option<f64>) {
+        if let Some(wh) = wh {
+            self.result.delivered_wh = Some(wh + self.before_wh.unwrap_or(0.0));
+        }
+    }
+
     /// Why an end comes without an effect.
     fn early_end(&self) -> Option<String> {
         match self.result.state {
             CommandState::Suspended => {
                 let by = self.result.reason.as_deref().unwrap_or("a higher rank");
-                Some(format!("ended while it was held back by {by}"))
+                Some(format!("ended while it waited: {by}"))
             }
             CommandState::Accepted if self.result.started_at.is_none() => {
                 Some("ended before the device reported that it took it".to_owned())
@@ -196,6 +231,10 @@ impl Tracked {
 
     fn finish(&mut self, state: CommandState, at: Timestamp, reason: Option<String>, changes: &mut Changes) {
         self.result.ended_at = Some(at);
+        // What the device did before it took the command is not the command's.
+        if self.result.started_at.is_none() {
+            self.result.delivered_wh = Some(0.0);
+        }
         self.enter(state, at, reason, changes);
     }
 }

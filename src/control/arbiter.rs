@@ -81,6 +81,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) impossible: Vec<(&'a Intent, String)>,
     /// The limits that bit, in the order in which they did.
     pub(crate) steps: Vec<Step>,
+    /// Who took no part, as the owner paused remote control.
+    pub(crate) paused: Vec<&'a Intent>,
 }
 
 impl Decision<'_> {
@@ -276,6 +278,9 @@ fn want(unit: &Unit, action: &Action) -> Result<(Want, Vec<Step>), String> {
         }
         Action::Idle => Want::Hold,
         Action::Auto | Action::SetReserve { .. } => Want::Own,
+        Action::SetMode { mode } => {
+            return Err(format!("{}'s profile ({}) cannot set mode {mode}", unit.spec.id, unit.spec.profile));
+        }
         Action::SetExportLimit { power_w } => Want::Export { watts: *power_w },
         Action::SetPowerLimit { power_w } => Want::Power { watts: power_limit(unit, *power_w, &mut steps) },
         Action::SetPowerLimitPct { pct } => {

@@ -2,10 +2,15 @@
 
 use super::arbiter::{Decision, Holder};
 use super::effect::{EffectWatch, Energy};
+use super::remote::HeldBack;
 use crate::model::{
     Action, Applied, DeviceId, Intent, IntentKey, IntentUpdate, Mono, Outcome, Point, Progress, Sample, Stage,
     Timestamp, UplinkName,
 };
+use std::time::Duration;
+
+/// How often it is told what a running command has delivered: no more than this is lost beside the store's own interval.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Where a command stands with control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +19,8 @@ enum Phase {
     New,
     Active,
     Suspended,
+    /// The owner's pause holds it back.
+    Paused,
 }
 
 #[derive(Debug)]
@@ -23,6 +30,8 @@ struct Claim {
     applied: Applied,
     effect: EffectWatch,
     energy: Energy,
+    /// The sum that was told last, and when; `None`: it has not acted yet.
+    told: Option<(Mono, f64)>,
 }
 
 /// All running commands.
@@ -37,7 +46,7 @@ impl Claims {
 
     /// A new command. Of two commands of one rank on a device the last accepted stays; standing settings and setpoints do
     /// not touch each other. The same key again changes nothing.
-    pub(crate) fn add(&mut self, intent: Intent, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+    pub(crate) fn add(&mut self, intent: Intent, now: Mono, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
         if self.0.iter().any(|c| c.intent.key == intent.key) {
             return;
         }
@@ -52,9 +61,10 @@ impl Claims {
             updates.push(IntentUpdate { key: intent.key, at, progress });
             return;
         }
-        self.0.retain(|c| {
+        self.0.retain_mut(|c| {
             let stays = !rivals(c);
             if !stays {
+                c.close(now, at, updates);
                 let progress = Progress::Superseded(intent.key.to_string());
                 updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress });
             }
@@ -66,6 +76,7 @@ impl Claims {
             applied: Applied::default(),
             effect: EffectWatch::default(),
             energy: Energy::default(),
+            told: None,
         });
     }
 
@@ -77,15 +88,72 @@ impl Claims {
         updates: &mut Vec<IntentUpdate>,
         ends: impl Fn(&Intent) -> bool,
     ) {
+        self.over(now, at, updates, ends, |delivered_wh| Progress::Ended { delivered_wh });
+    }
+
+    /// End those that `ends` names before their time, and say why.
+    pub(crate) fn cut(
+        &mut self,
+        now: Mono,
+        at: Timestamp,
+        updates: &mut Vec<IntentUpdate>,
+        why: &str,
+        ends: impl Fn(&Intent) -> bool,
+    ) {
+        self.over(now, at, updates, ends, |delivered_wh| Progress::Cut { why: why.to_owned(), delivered_wh });
+    }
+
+    fn over(
+        &mut self,
+        now: Mono,
+        at: Timestamp,
+        updates: &mut Vec<IntentUpdate>,
+        ends: impl Fn(&Intent) -> bool,
+        progress: impl Fn(Option<f64>) -> Progress,
+    ) {
         self.0.retain_mut(|c| {
             let is_over = ends(&c.intent);
             if is_over {
                 c.energy.pause(now);
-                let progress = Progress::Ended { delivered_wh: c.energy.wh() };
-                updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress });
+                updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress: progress(c.energy.wh()) });
             }
             !is_over
         });
+    }
+
+    /// Does this one still run.
+    pub(crate) fn runs(&self, key: &IntentKey) -> bool {
+        self.0.iter().any(|c| c.intent.key == *key)
+    }
+
+    /// These wait for the end of the owner's pause.
+    pub(crate) fn hold_back(&mut self, held: &HeldBack, now: Mono, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+        for c in &mut self.0 {
+            if c.phase != Phase::Paused && held.intents.iter().any(|i| i.key == c.intent.key) {
+                c.phase = Phase::Paused;
+                c.effect = EffectWatch::default();
+                c.energy.pause(now);
+                let progress = Progress::Suspended(held.reason.clone());
+                updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress });
+            }
+        }
+    }
+
+    /// The pause has another end: those who wait for it are told again.
+    pub(crate) fn pause_changed(&mut self) {
+        for c in self.0.iter_mut().filter(|c| c.phase == Phase::Paused) {
+            c.phase = Phase::Suspended;
+        }
+    }
+
+    /// Tell what each has delivered so far, every some seconds: it must outlive this process.
+    pub(crate) fn tell_energy(&mut self, now: Mono, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+        for c in self.0.iter_mut().filter(|c| c.told.is_some_and(|(told, _)| now.since(told) >= TELL_EVERY)) {
+            if let Some(wh) = c.energy.wh().filter(|wh| c.told.is_some_and(|(_, told)| told < *wh)) {
+                c.told = Some((now, wh));
+                updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress: Progress::Delivered { wh } });
+            }
+        }
     }
 
     /// End all of a source on a device.
@@ -123,6 +191,9 @@ impl Claims {
         let Some(position) = self.0.iter().position(|c| Some(&c.intent.key) == outcome.cause.as_ref()) else { return };
         let Some(claim) = self.0.get_mut(position) else { return };
         let (key, at) = (claim.intent.key.clone(), outcome.at);
+        if matches!(outcome.stage, Stage::Failed(_) | Stage::Reverted(_)) {
+            claim.close(now, at, updates);
+        }
         let progress = Progress::Device { stage: outcome.stage.clone(), evidence: outcome.evidence.clone() };
         updates.push(IntentUpdate { key: key.clone(), at, progress });
         match &outcome.stage {
@@ -160,8 +231,9 @@ impl Claims {
                 updates.push(IntentUpdate { key: key.clone(), at, progress });
             }
         }
-        self.0.retain(|c| {
+        self.0.retain_mut(|c| {
             let Some((_, why)) = decision.impossible.iter().find(|(i, _)| i.key == c.intent.key) else { return true };
+            c.close(now, at, updates);
             let progress = Progress::Device { stage: Stage::Failed(why.clone()), evidence: Vec::new() };
             updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress });
             false
@@ -170,7 +242,7 @@ impl Claims {
 
     /// A standing setting is on its way to its device.
     pub(crate) fn standing_sent(&mut self, key: &IntentKey, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
-        for c in self.0.iter_mut().filter(|c| c.intent.key == *key && c.phase == Phase::New) {
+        for c in self.0.iter_mut().filter(|c| c.intent.key == *key && c.phase != Phase::Active) {
             c.phase = Phase::Active;
             if let Action::SetReserve { soc_pct } = c.intent.action {
                 c.applied.params.insert("soc_pct".to_owned(), soc_pct);
@@ -181,9 +253,18 @@ impl Claims {
 }
 
 impl Claim {
+    /// It is over in a way that says nothing of energy: what it has delivered is told before.
+    fn close(&mut self, now: Mono, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+        self.energy.pause(now);
+        if let Some(wh) = self.energy.wh() {
+            updates.push(IntentUpdate { key: self.intent.key.clone(), at, progress: Progress::Delivered { wh } });
+        }
+    }
+
     fn hold(&mut self, holder: &Holder, power: Option<f64>, now: Mono, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
         if self.phase != Phase::Active {
             self.energy.begin(&self.intent.action, now, power);
+            self.told.get_or_insert((now, 0.0));
         } else if !differs(&self.applied, &holder.applied) {
             return;
         }
@@ -196,7 +277,7 @@ impl Claim {
 
 /// A standing setting stays until changed: it is told once and holds nothing.
 pub(crate) const fn is_standing(action: &Action) -> bool {
-    matches!(action, Action::SetReserve { .. })
+    matches!(action, Action::SetReserve { .. } | Action::SetMode { .. })
 }
 
 /// Is the change worth telling: another limit, another parameter, or more than noise in a number.

@@ -6,13 +6,15 @@ use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, LONGEST_LEASE, Memor
 use super::claims::{Claims, is_standing};
 use super::limits::{Bounds, EXPORT, IMPORT};
 use super::plans::Plans;
+use super::remote::Remote;
 use super::say::{Scene, Stance};
+use super::session::{Sessions, UNPLUGGED};
 use super::tell::Teller;
 use super::view::{Freshness, Seen, Unit, View};
 use crate::model::{
     Action, Applied, ClockState, ControlStatus, ControlledBy, Decided, Demand, DeviceId, DeviceSpec, DeviceState,
     DeviceStatus, Event, EventState, GridSide, Intent, IntentKey, IntentUpdate, LeaseEnd, Mono, Order, Outcome, Params,
-    Progress, Sample, Setpoint, Severity, SiteLimit, SiteSpec, Stage, Timestamp,
+    Pause, Progress, Rank, Sample, Setpoint, Severity, SiteLimit, SiteSpec, Stage, Timestamp,
 };
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,8 @@ use std::time::Duration;
 
 /// So long control waits for the first values before it decides without them.
 const FIRST_VALUES: Duration = Duration::from_secs(10);
+/// What the sender of an event is told when the owner opts out.
+const OPTED_OUT: &str = "opted out by the owner";
 /// After a setpoint replaced a standing setting in the device's cell: try that one again.
 const STANDING_RETRY: Duration = Duration::from_secs(5);
 
@@ -73,6 +77,8 @@ pub(crate) struct Core {
     memory: Vec<Memory>,
     controlled: BTreeSet<DeviceId>,
     claims: Claims,
+    remote: Remote,
+    sessions: Sessions,
     plans: Plans,
     site_limits: Vec<SiteLimit>,
     alarms: Alarms,
@@ -95,6 +101,8 @@ impl Core {
             controlled: units.iter().filter(|u| u.is_controlled()).map(|u| u.spec.id.clone()).collect(),
             units,
             claims: Claims::default(),
+            remote: Remote::default(),
+            sessions: Sessions::default(),
             plans: Plans::default(),
             site_limits: Vec::new(),
             alarms: Alarms::default(),
@@ -112,14 +120,10 @@ impl Core {
 
     pub(crate) fn message(&mut self, msg: ControlMsg, now: Now) {
         match msg {
-            ControlMsg::Intent(intent) if self.controlled.contains(&intent.device) => {
-                self.claims.add(intent, now.wall, &mut self.pending);
-            }
-            ControlMsg::Intent(intent) => {
-                // Refused at the door already, unless the configuration changed over a restart.
-                let why = format!("{} is not a device that may be controlled", intent.device);
-                let progress = Progress::Device { stage: Stage::Failed(why), evidence: Vec::new() };
-                self.pending.push(IntentUpdate { key: intent.key, at: now.wall, progress });
+            ControlMsg::Intent(intent) => self.intent(intent, now),
+            ControlMsg::Session(intent) => {
+                self.sessions.add(intent.key.clone(), intent.device.clone());
+                self.intent(intent, now);
             }
             ControlMsg::Release { uplink, device } => {
                 self.claims.release(&uplink, &device, now.mono, now.wall, &mut self.pending);
@@ -131,12 +135,37 @@ impl Core {
             ControlMsg::SiteLimit(limit) => self.site_limit(limit, now),
             ControlMsg::Plan { doc, order, source } => self.plans.put(doc, order, source),
             ControlMsg::DropPlan(id) => self.plans.drop_plan(&id),
+            ControlMsg::Pause { until } => {
+                self.remote.pause(Pause { until });
+                self.claims.pause_changed();
+            }
+            ControlMsg::Resume => self.remote.resume(),
+            ControlMsg::OptOut { device } => {
+                let is_meant = |i: &Intent| i.rank == Rank::Event && device.as_ref().is_none_or(|d| *d == i.device);
+                self.claims.cut(now.mono, now.wall, &mut self.pending, OPTED_OUT, is_meant);
+            }
         }
+    }
+
+    fn intent(&mut self, intent: Intent, now: Now) {
+        // Refused at the door already, unless the configuration changed over a restart or the device was not known.
+        let why = if !self.controlled.contains(&intent.device) {
+            format!("{} is not a device that may be controlled", intent.device)
+        } else if let Action::SetMode { mode } = &intent.action {
+            format!("the profile of {} cannot set mode {mode}", intent.device)
+        } else {
+            return self.claims.add(intent, now.mono, now.wall, &mut self.pending);
+        };
+        let progress = Progress::Device { stage: Stage::Failed(why), evidence: Vec::new() };
+        self.pending.push(IntentUpdate { key: intent.key, at: now.wall, progress });
     }
 
     pub(crate) fn sample(&mut self, sample: Arc<Sample>, now: Now) {
         let Some(index) = self.index(&sample.device) else { return };
         self.claims.sample(&sample, now.wall, &mut self.pending);
+        for key in self.sessions.sample(&sample) {
+            self.claims.cut(now.mono, now.wall, &mut self.pending, UNPLUGGED, |i| i.key == key);
+        }
         if let Some(desk) = self.desks.get_mut(index) {
             desk.teller.sample(&sample, now.wall);
             desk.sample = Some(sample);
@@ -187,6 +216,9 @@ impl Core {
         self.end_site_limits(now, |l| l.deadline <= now.mono);
         let mut intents = self.plans.intents(now.mono, now.wall, now.clock);
         intents.extend(self.claims.intents().cloned());
+        self.remote.turn(now.mono);
+        let held_back = self.remote.hold_back(&mut intents);
+        self.claims.hold_back(&held_back, now.mono, now.wall, &mut self.pending);
         let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| is_standing(&i.action));
 
         let bounds = Bounds::new(&self.site, &self.site_limits);
@@ -194,7 +226,8 @@ impl Core {
         let view = View::new(&self.units, &samples, self.site.phases, now.mono);
         let question =
             Question { view: &view, intents: &held, site: &self.site, bounds, now: now.mono, wall: now.wall };
-        let decisions = decide(&question, &mut self.memory);
+        let mut decisions = decide(&question, &mut self.memory);
+        held_back.tell(&self.units, &mut decisions);
 
         let mut effects = Vec::new();
         let is_grid_known = self.is_grid_known(&view, bounds, now.mono);
@@ -222,6 +255,7 @@ impl Core {
                 error: None,
                 heard: heard(i),
                 grid_heard,
+                remote: self.remote.status(),
                 blocked: self.plans.first_for(&unit.spec.id).filter(|_| is_blocked && unit.is_controlled()),
             };
             desk.is_ready = desk.is_ready || is_safe(decision) || desk.may_decide(is_grid_known, now.mono);
@@ -269,17 +303,19 @@ impl Core {
                 }
         });
         self.raise_alarms(&decisions, is_grid_lost, now, &mut effects);
+        self.claims.tell_energy(now.mono, now.wall, &mut self.pending);
+        self.sessions.keep(|key| self.claims.runs(key));
         effects.extend(self.pending.drain(..).map(Effect::Update));
         effects.extend(self.untold.drain(..).map(Effect::Event));
-        self.status =
-            ControlStatus { holders, decided: live, load_w, grid_w, cycles: self.status.cycles.wrapping_add(1) };
+        let (remote, cycles) = (self.remote.status(), self.status.cycles.wrapping_add(1));
+        self.status = ControlStatus { holders, decided: live, load_w, grid_w, remote, cycles };
         effects
     }
 
     /// How long nothing changes by itself; `None`: nobody knows of anything.
     pub(crate) fn next_wake(&self, now: Now) -> Option<Duration> {
         let limits = self.site_limits.iter().map(|l| l.deadline);
-        let lease = limits.chain(self.claims.next_end()).min().map(|end| end.since(now.mono));
+        let lease = limits.chain(self.claims.next_end()).chain(self.remote.ends()).min().map(|end| end.since(now.mono));
         let plan = self.plans.next_change().map(|t| t.since(now.wall));
         // What is due already waits for the next tick (plans do while the clock is not to be trusted): no spinning.
         [lease, plan].into_iter().flatten().filter(|d| !d.is_zero()).min()

@@ -112,6 +112,6 @@ fn along(action: &Action, power: f64) -> Option<f64> {
         | Action::SetExportLimit { .. }
         | Action::SetPowerLimit { .. }
         | Action::SetPowerLimitPct { .. } => Some(power.max(0.0)),
-        Action::Idle | Action::Auto | Action::Stop | Action::SetReserve { .. } => None,
+        Action::Idle | Action::Auto | Action::Stop | Action::SetReserve { .. } | Action::SetMode { .. } => None,
     }
 }

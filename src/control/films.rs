@@ -9,13 +9,16 @@
 //! cmd c1 battery charge power_w=3000 rank=command by=acme n=1 for=900
 //! plan p1 n=2 {"device":...}                          # on the rest of the line
 //! limit s1 import 3000 for=60
+//! cmd o1 charger start rank=owner n=1 session         # ends when the car leaves
+//! pause | pause for=60 | resume | optout [battery]    # the owner's word
 //! release acme battery | withdraw c1 | drop p1 | outcome c1 verified | silent grid
 //! expect battery power -3000 by c1                    # wait, free, release, power W, reserve PCT, limit W, amps A, off
 //! expect battery power -3000 by c1 then release       # `then`: what it takes when the lease ends
 //! update c1 active power_w=3000 limited=import_limit  # one of the updates of this cycle or run
 //! event import_limit raised
 //! why battery wins c1                                 # of the live decision's trace
-//! why battery waits c2 owner                          # for a higher rank; `later`: for a newer one of its rank
+//! why battery waits c2 owner                          # for a higher rank; `later`: for a newer one of its rank;
+//!                                                     # `paused`: for the owner
 //! why battery impossible c3
 //! why battery nobody                                  # no holder
 //! why battery limit import_limit 5000 2000            # `-` for what nothing had limited yet
@@ -284,7 +287,8 @@ impl<'a> Film<'a> {
             }
             "cmd" => {
                 let device: DeviceId = line.word(2).parse().unwrap();
-                Input::Message(ControlMsg::Intent(Intent {
+                let act = if line.has("session") { ControlMsg::Session } else { ControlMsg::Intent };
+                Input::Message(act(Intent {
                     key: key_of(line.word(1), Some(&device)),
                     device,
                     action: action(line, line.word(3)),
@@ -311,6 +315,13 @@ impl<'a> Film<'a> {
                 ends_at,
                 deadline,
             })),
+            "pause" => {
+                let end = crate::model::LeaseEnd { mono: deadline, wall: ends_at };
+                let until = line.num("for").map(|_| end);
+                Input::Message(ControlMsg::Pause { until })
+            }
+            "resume" => Input::Message(ControlMsg::Resume),
+            "optout" => Input::Message(ControlMsg::OptOut { device: line.words.get(1).map(|d| d.parse().unwrap()) }),
             "release" => Input::Message(ControlMsg::Release {
                 uplink: line.word(1).parse::<UplinkName>().unwrap(),
                 device: line.word(2).parse().unwrap(),
@@ -414,6 +425,8 @@ impl<'a> Film<'a> {
                 Effect::Order(i, order) => {
                     self.orders.insert(self.specs[i].id.clone(), order);
                 }
+                // What is told every some seconds for the disk alone is no part of a film.
+                Effect::Update(IntentUpdate { progress: Progress::Delivered { .. }, .. }) => {}
                 Effect::Update(u) => self.updates.push(u),
                 Effect::Event(e) => self.events.push(e),
                 Effect::Decided(d) => self.journal.push(d),
@@ -493,6 +506,8 @@ fn told(update: &IntentUpdate) -> String {
         Progress::Suspended(_) => "suspended".into(),
         Progress::Superseded(_) => "superseded".into(),
         Progress::Ended { delivered_wh } => delivered_wh.map_or("ended".into(), |w| format!("ended wh={}", number(w))),
+        Progress::Cut { .. } => "cut".into(),
+        Progress::Delivered { .. } => "delivered".into(),
     };
     format!("{} {what}", short(&update.key))
 }

@@ -10,6 +10,7 @@
 //! - `tell`, `say`: when a decision is told, and in which words.
 //! - `core`: the state between cycles; events go in, effects come out, nothing waits.
 //! - `effect`: is the physical effect of a command seen, and how much energy did it move.
+//! - `remote`, `session`: the owner's word: the pause of remote control, and what ends when the car leaves.
 //! - `task`: the select loop that feeds `core` and carries its effects out.
 
 mod alarms;
@@ -26,7 +27,9 @@ mod phases;
 #[cfg(test)]
 mod plan_tests;
 mod plans;
+mod remote;
 mod say;
+mod session;
 mod task;
 mod tell;
 #[cfg(test)]
@@ -38,7 +41,7 @@ mod view;
 pub(crate) use self::core::{Core, Effect, Now};
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};
 
-use crate::model::{ControlStatus, DeviceId, Intent, IntentKey, PlanId, SiteLimit, UplinkName};
+use crate::model::{ControlStatus, DeviceId, Intent, IntentKey, LeaseEnd, PlanId, SiteLimit, UplinkName};
 use crate::plan::PlanDoc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +56,8 @@ const SEND_PATIENCE: Duration = Duration::from_millis(500);
 pub enum ControlMsg {
     /// A command was admitted: act on it now.
     Intent(Intent),
+    /// The same, and it ends when the car that stands there is unplugged.
+    Session(Intent),
     /// Ends all intents of this source on the device.
     Release {
         /// The source.
@@ -75,6 +80,19 @@ pub enum ControlMsg {
     },
     /// A plan was deleted.
     DropPlan(PlanId),
+    /// The owner pauses all remote control: intents from outside of rank command, event, plan, schedule and tag wait. Limits
+    /// and rank grid stay in force.
+    Pause {
+        /// Its end; `None`: until [`ControlMsg::Resume`].
+        until: Option<LeaseEnd>,
+    },
+    /// The pause is over.
+    Resume,
+    /// The owner ends the events that run.
+    OptOut {
+        /// On this device; `None`: on all.
+        device: Option<DeviceId>,
+    },
 }
 
 /// Control did not take a message.

@@ -8,7 +8,7 @@ use super::trace::{AMPS, Step, Why};
 use super::view::{Freshness, Seen, Unit, View};
 use crate::model::{
     Action, ClockState, Decided, DecidedHolder, Demand, DeviceKind, DeviceState, Intent, IntentKey, LeaseState, Order,
-    PlanId, Standing, Timestamp, TraceStep,
+    PlanId, RemoteControl, Standing, Timestamp, TraceStep,
 };
 use jiff::tz::TimeZone;
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub(super) struct Scene<'a> {
     pub(super) heard: Option<Timestamp>,
     /// When the grid meter was last heard.
     pub(super) grid_heard: Option<Timestamp>,
+    /// Has the owner paused remote control.
+    pub(super) remote: RemoteControl,
     /// A plan for it that waits for the clock.
     pub(super) blocked: Option<&'a PlanId>,
 }
@@ -162,6 +164,9 @@ impl Scene<'_> {
                 trace.push(intent(loser, Standing::Waits, Some(why)));
             }
         }
+        for paused in &decision.paused {
+            trace.push(intent(paused, Standing::Waits, Some(self.remote.reason())));
+        }
         trace.extend(decision.steps.iter().map(|s| TraceStep::Limit {
             name: s.name,
             from: s.from.is_finite().then(|| round(s.from)),
@@ -215,6 +220,10 @@ impl Scene<'_> {
         for (intent, why) in &self.decision.impossible {
             text.push_str(&format!(" {} cannot be done: {why}.", sentence_start(&intent.key.to_string())));
         }
+        if let Some(paused) = self.decision.paused.first().filter(|_| holder.is_some()) {
+            let waits = sentence_start(&paused.key.to_string());
+            text.push_str(&format!(" {waits} waits: {}.", self.paused()));
+        }
         if let Some(plan) = self.blocked.filter(|_| holder.is_some()) {
             text.push_str(&format!(" Plan {plan} waits until the clock can be trusted."));
         }
@@ -224,10 +233,18 @@ impl Scene<'_> {
     fn nobody(&self, is_silent: bool) -> String {
         let name = &self.unit.spec.id;
         let mode = if is_silent { "is left to its own mode" } else { "runs in its own mode" };
+        if let Some(paused) = self.decision.paused.first() {
+            return format!("{}, so {} waits: {name} {mode}.", self.paused(), paused.key);
+        }
         match self.blocked {
             Some(plan) => format!("the clock cannot be trusted yet, so plan {plan} waits: {name} {mode}."),
             None => format!("nobody asks for anything: {name} {mode}."),
         }
+    }
+
+    fn paused(&self) -> String {
+        let until = self.remote.until.map_or_else(String::new, |end| self.until(end));
+        format!("the owner paused remote control{until}")
     }
 
     /// Nobody asked, and a limit needs the device held.

@@ -3,14 +3,14 @@
 use super::core::{Core, Effect, Now};
 use super::{ControlHandle, ControlMsg};
 use crate::model::{
-    ControlStatus, Decided, DeviceId, DeviceSpec, DeviceStatus, Event, Intent, IntentUpdate, Order, Outcome, Sample,
-    SiteLimit, SiteSpec,
+    ControlStatus, Decided, DeviceId, DeviceSpec, DeviceStatus, Event, Intent, IntentKey, IntentUpdate, Order, Outcome,
+    Pause, Sample, SiteLimit, SiteSpec,
 };
 use crate::plan::PlanDoc;
 use crate::runtime::{Clock, Exit, Shutdown};
 use crate::store::{StoreError, StoreHandle};
 use crate::wire::explain_json;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,8 +49,12 @@ pub struct ControlParts {
     pub plans: Vec<(Arc<PlanDoc>, u64, String)>,
     /// Command intents that an earlier run left running.
     pub intents: Vec<Intent>,
+    /// Those of them that end when the car is unplugged.
+    pub sessions: BTreeSet<IntentKey>,
     /// Site limits that an earlier run left running.
     pub site_limits: Vec<SiteLimit>,
+    /// The owner's pause of remote control that an earlier run left in force.
+    pub pause: Option<Pause>,
 }
 
 /// Control's task.
@@ -87,7 +91,20 @@ const MOST_UNREAD: usize = 4096;
 pub fn create(parts: ControlParts) -> (ControlHandle, ControlTask) {
     let (inbox, rx) = mpsc::channel(16);
     let (tx, status) = watch::channel(ControlStatus::default());
-    let ControlParts { site, devices, samples, outcomes, updates, store, clock, plans, intents, site_limits } = parts;
+    let ControlParts {
+        site,
+        devices,
+        samples,
+        outcomes,
+        updates,
+        store,
+        clock,
+        plans,
+        intents,
+        sessions,
+        site_limits,
+        pause,
+    } = parts;
     let (specs, mut cells): (Vec<_>, Vec<_>) =
         devices.into_iter().map(|d| (d.spec, Cells { orders: d.orders, status: d.status })).unzip();
     let mut core = Core::new(site, specs, clock.mono());
@@ -96,7 +113,13 @@ pub fn create(parts: ControlParts) -> (ControlHandle, ControlTask) {
     for (doc, order, source) in plans {
         core.message(ControlMsg::Plan { doc, order, source }, now);
     }
-    intents.into_iter().for_each(|i| core.message(ControlMsg::Intent(i), now));
+    if let Some(Pause { until }) = pause {
+        core.message(ControlMsg::Pause { until }, now);
+    }
+    for intent in intents {
+        let is_session = sessions.contains(&intent.key);
+        core.message(if is_session { ControlMsg::Session(intent) } else { ControlMsg::Intent(intent) }, now);
+    }
     site_limits.into_iter().for_each(|l| core.message(ControlMsg::SiteLimit(l), now));
     let task = ControlTask {
         core,

@@ -91,6 +91,7 @@ struct Mark {
     losers: Vec<IntentKey>,
     impossible: Vec<IntentKey>,
     grid: Option<(bool, Option<Freshness>)>,
+    paused: Vec<IntentKey>,
     is_soc_known: Option<bool>,
     is_blocked: bool,
     demand: Option<Demand>,
@@ -110,6 +111,7 @@ impl Mark {
             losers: d.losers.iter().map(|i| i.key.clone()).collect(),
             impossible: d.impossible.iter().map(|(i, _)| i.key.clone()).collect(),
             grid: s.grid_state(),
+            paused: d.paused.iter().map(|i| i.key.clone()).collect(),
             is_soc_known: s.needs_soc().then_some(s.seen.soc_pct.is_some()),
             is_blocked: s.blocked.is_some(),
             demand: demand(s),
@@ -134,6 +136,7 @@ impl Mark {
             && self.limited_by.as_deref() == d.holder.as_ref().and_then(|h| h.applied.limited_by.as_deref())
             && self.steps.iter().eq(d.steps.iter().map(|s| &s.name))
             && self.losers.iter().eq(d.losers.iter().map(|i| &i.key))
+            && self.paused.iter().eq(d.paused.iter().map(|i| &i.key))
             // A command that cannot be done is gone with the next cycle: that is no news.
             && d.impossible.iter().all(|(i, _)| self.impossible.contains(&i.key))
             && self.grid == s.grid_state()

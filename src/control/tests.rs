@@ -9,7 +9,7 @@ use super::{ControlBusy, ControlHandle, ControlMsg, ControlParts, ControlledDevi
 use crate::model::{
     Action, Applied, BootId, Capabilities, ClockState, ControlSettings, Coupling, Decided, Demand, DeviceKind,
     DeviceLimits, DeviceSpec, DeviceState, DeviceStatus, Intent, IntentKey, IntentUpdate, Mono, Order, Outcome, Params,
-    Point, Progress, Rank, Role, Sample, SiteSpec, Standing, StoreStatus, Timestamp, TraceStep, UplinkName, Value,
+    Point, Progress, Rank, RemoteControl, Role, Sample, SiteSpec, Standing, StoreStatus, Timestamp, TraceStep, UplinkName, Value,
 };
 use crate::runtime::{Clock, Exit, ShutdownSwitch};
 use crate::store::StoreHandle;
@@ -299,6 +299,7 @@ proptest! {
                 heard: None,
                 grid_heard: None,
                 blocked: None,
+                remote: RemoteControl::default(),
             };
             let told = truth(&scene.decided(None));
             prop_assert!(told.is_ok(), "{told:?}\n{decision:#?}");
@@ -409,7 +410,9 @@ async fn a_command_reaches_the_device_and_its_fate_the_tracker() {
         clock: clock.clone(),
         plans: vec![],
         intents: vec![],
+        sessions: std::collections::BTreeSet::new(),
         site_limits: vec![],
+        pause: None,
     });
     let (switch, shutdown) = ShutdownSwitch::new();
     let running = tokio::task::JoinSet::from_iter([task.run(shutdown)]);
@@ -512,7 +515,9 @@ async fn a_busy_store_gets_the_newest_decision_later() {
         clock: clock.clone(),
         plans: vec![],
         intents: vec![],
+        sessions: std::collections::BTreeSet::new(),
         site_limits: vec![],
+        pause: None,
     });
     let (switch, shutdown) = ShutdownSwitch::new();
     let running = tokio::task::JoinSet::from_iter([task.run(shutdown)]);

@@ -72,6 +72,11 @@ pub enum Action {
         /// 0 to 100.
         soc_pct: f64,
     },
+    /// Battery: its own operating mode.
+    SetMode {
+        /// Which.
+        mode: BatteryMode,
+    },
     /// Inverter: at most this much into the grid, W.
     SetExportLimit {
         /// W, 0 or more.
@@ -108,6 +113,7 @@ impl Action {
             Self::Idle => "idle",
             Self::Auto => "auto",
             Self::SetReserve { .. } => "set_reserve",
+            Self::SetMode { .. } => "set_mode",
             Self::SetExportLimit { .. } => "set_export_limit",
             Self::SetPowerLimit { .. } | Self::SetPowerLimitPct { .. } => "set_power_limit",
             Self::Start => "start",

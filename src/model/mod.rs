@@ -17,6 +17,7 @@ mod event;
 mod id;
 mod intent;
 mod outcome;
+mod owner;
 mod point;
 mod sample;
 mod setpoint;
@@ -35,6 +36,7 @@ pub use intent::{Action, BatteryMode, GridSide, Intent, IntentKey, Origin, Rank,
 pub use outcome::{
     Applied, CommandResult, CommandState, Evidence, IntentUpdate, Outcome, Params, Progress, ReplyTo, Stage,
 };
+pub use owner::{OptOut, OwnerWord, Pause, RemoteControl};
 pub use point::{Field, NullReason, Point, Value};
 pub use sample::{BootId, RowNo, Sample, Stored};
 pub use setpoint::{Demand, Held, LeaseEnd, Order, Setpoint};

@@ -131,6 +131,19 @@ pub enum Progress {
         /// Energy delivered in its time, Wh, a magnitude; `None` when unknown.
         delivered_wh: Option<f64>,
     },
+    /// It was ended before its time.
+    Cut {
+        /// Why, for people.
+        why: String,
+        /// As in `Ended`.
+        delivered_wh: Option<f64>,
+    },
+    /// What it has delivered so far in this run of derd: told every some seconds, and before it is over in any other way
+    /// than the two above. Nothing that its sender needs to hear at once.
+    Delivered {
+        /// Wh, a magnitude.
+        wh: f64,
+    },
 }
 
 /// Where an answer goes, beside the ordinary result topic.

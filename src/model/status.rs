@@ -2,7 +2,8 @@
 
 use super::device::words;
 use super::{
-    BaselineReport, Capabilities, Decided, DeviceId, DeviceInfo, DeviceState, Rank, Sample, Timestamp, UplinkName, Wear,
+    BaselineReport, Capabilities, Decided, DeviceId, DeviceInfo, DeviceState, Rank, RemoteControl, Sample, Timestamp,
+    UplinkName, Wear,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -73,6 +74,8 @@ pub struct ControlStatus {
     pub load_w: Option<f64>,
     /// Grid power, W, + = import; `None` when null or stale.
     pub grid_w: Option<f64>,
+    /// Has the owner paused remote control.
+    pub remote: RemoteControl,
     /// Finished cycles since start: what the watchdog lives on.
     pub cycles: u64,
 }

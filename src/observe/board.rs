@@ -8,7 +8,8 @@ use crate::model::{
 };
 use crate::runtime::Clock;
 use crate::wire::{
-    ClockJson, ControlledByJson, DeviceJson, GatewayJson, SiteJson, StatusJson, StoreJson, UplinkJson, points_json,
+    ClockJson, ControlledByJson, DeviceJson, GatewayJson, RemoteControlJson, SiteJson, StatusJson, StoreJson,
+    UplinkJson, points_json,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,6 +84,10 @@ impl Board {
                 grid_w: control.grid_w,
             },
             clock: ClockJson { state: p.clock.state().as_str().to_owned() },
+            remote_control: RemoteControlJson {
+                state: control.remote.as_str().to_owned(),
+                until: control.remote.until.map(|t| t.to_string()),
+            },
             devices: p
                 .devices
                 .iter()

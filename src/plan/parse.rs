@@ -313,7 +313,11 @@ fn action(item: &Map<String, Value>, at: &str, kind: Option<DeviceKind>) -> Resu
         Some(other) => return Err(format!("{at}params is {}: it must be an object", brief(other))),
     };
     let Some(kind) = kind else { return Ok(None) };
-    wire::parse_action(kind, name, params).map(Some).map_err(|why| format!("{at}action: {why}"))
+    match wire::parse_action(kind, name, params) {
+        // It would be a rule without effect: no profile can do it yet.
+        Ok(Action::SetMode { .. }) => Err(format!("{at}action: `set_mode` is not for plans")),
+        parsed => parsed.map(Some).map_err(|why| format!("{at}action: {why}")),
+    }
 }
 
 fn shown_action(action: &Action, item: &Map<String, Value>) -> Map<String, Value> {

@@ -185,6 +185,7 @@ pub(crate) enum Ask {
     OutboxDone(UplinkName, Vec<u64>),
     Backlog(UplinkName, RowNo, usize, oneshot::Sender<Result<BacklogPage, StoreError>>),
     Acked(UplinkName, Vec<RowNo>),
+    Delivered(Box<(UplinkName, DeviceId, CommandId)>, f64),
     BacklogSize(UplinkName, oneshot::Sender<Result<(u64, Option<Timestamp>), StoreError>>),
     Decided(Box<Decision>),
     DecisionAt(DeviceId, Timestamp, oneshot::Sender<Result<Option<DecisionRow>, StoreError>>),
@@ -458,6 +459,15 @@ impl StoreHandle {
     /// [`StoreError::Stopped`]
     pub async fn acked(&self, uplink: UplinkName, rows: Vec<RowNo>) -> Result<(), StoreError> {
         self.tell(Ask::Acked(uplink, rows)).await
+    }
+
+    /// What a running command has delivered so far, Wh: on the disk with the next commit of telemetry, and found in the
+    /// `delivered_wh` of [`StoreHandle::open_commands`] after a restart. Never blocks; when the queue is full it is left
+    /// out, as the next sum follows in some seconds.
+    pub fn delivered(&self, uplink: UplinkName, device: DeviceId, id: CommandId, wh: f64) {
+        if self.asks.try_send(Ask::Delivered(Box::new((uplink, device, id)), wh)).is_err() {
+            tracing::debug!("the store is busy: a sum of energy was left out");
+        }
     }
 
     /// How many samples this uplink has not acknowledged, and the time of the oldest.

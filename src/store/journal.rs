@@ -1,5 +1,6 @@
 //! Commands, plans, held setpoints, events and notices: each written at once, in a transaction of its own.
 
+use super::delivered::kept_json;
 use super::handle::{Admitted, NewCommand, Notice, NoticeBody, OpenCommand, OutboxItem, StoredPlan};
 use super::sql::{next_number, number, read_id, set_meta, set_number, to_i64, to_u64};
 use crate::model::{
@@ -91,7 +92,7 @@ pub(crate) fn save_result(
         )?
         .execute(params![
             result.state.is_final(),
-            result_json(result).to_string(),
+            kept_json(result),
             result.uplink.as_str(),
             result.device.as_ref().map_or("", DeviceId::as_str),
             id.as_str(),

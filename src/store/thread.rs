@@ -3,6 +3,7 @@
 use super::along::{self, Along};
 use super::decisions::Decisions;
 use super::deferred::Deferred;
+use super::delivered::Delivered;
 use super::file::{self, SetAside};
 use super::handle::{Ask, HistoryRow, Next, StoreError, answer};
 use super::history::HistoryJob;
@@ -65,6 +66,7 @@ pub(crate) struct Worker {
     restamp: Restamp,
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
     deferred: Deferred,
+    delivered: Delivered,
     /// Ledgers of writes that are not on the disk yet.
     wear: BTreeMap<DeviceId, String>,
     due: Due,
@@ -99,6 +101,7 @@ impl Worker {
             restamp,
             jobs: VecDeque::new(),
             deferred: Deferred::default(),
+            delivered: Delivered::default(),
             wear: BTreeMap::new(),
             status: StoreStatus::default(),
             full: retention::Full::default(),
@@ -206,6 +209,7 @@ impl Worker {
     fn is_dirty(&self) -> bool {
         self.telemetry.is_dirty()
             || self.decisions.is_dirty()
+            || !self.delivered.is_empty()
             || !self.wear.is_empty()
             || self.runs.is_due(&self.clock, self.settings.commit_every)
     }
@@ -249,7 +253,7 @@ impl Worker {
         self.due.commit = self.clock.mono().plus(self.settings.commit_every);
         let now = self.clock.now();
         let trusted = self.clock.state() != ClockState::Untrusted;
-        let (written, wear) = (&mut self.written, &self.wear);
+        let (written, wear, delivered) = (&mut self.written, &self.wear, &self.delivered);
         let mut along = None;
         let done = self.telemetry.commit(&self.conn, |tx| {
             journal::set_wear(tx, wear)?;
@@ -257,10 +261,12 @@ impl Worker {
             if trusted {
                 set_meta(tx, super::LAST_WALL_MS, &now.ms().to_string())?;
             }
+            delivered.write(tx)?;
             written.keep(tx, now)
         });
         match done {
             Ok(()) => {
+                self.delivered.clear();
                 self.is_stuck = false;
                 self.wrote_along(along);
                 self.wear.clear();
@@ -429,6 +435,7 @@ impl Worker {
                 self.telemetry.take(stored);
             }
             Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
+            Ask::Delivered(key, wh) => self.delivered.take(*key, wh),
             Ask::Wear(device, json) => drop(self.wear.insert(device, json)),
             Ask::Flush(reply) => answer(reply, self.commit()),
             Ask::Stop(reply) => return Next::Stop(reply),

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A first result comes when it is on the disk: within a second on a healthy card.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A local command without times of its own is meant now: as `not_after` of [`crate::wire::parse_command`]'s rule.
 const FRESH_FOR: Duration = Duration::from_secs(60);
 /// Events in one answer.

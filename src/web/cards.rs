@@ -1,7 +1,7 @@
 //! One card for each device: its values, who holds it, and the owner's buttons.
 
 use super::routes::App;
-use super::{flow, format, why};
+use super::{flow, format, owner, why};
 use crate::model::{DeviceKind, DeviceSpec};
 use crate::wire::{ControlledByJson, DeviceJson};
 use maud::{Markup, html};
@@ -85,6 +85,7 @@ pub(super) fn card(app: &App, spec: &DeviceSpec, device: &DeviceJson) -> Markup 
                 div { dt { "Updated" } dd data-f="age" { (format::age(device.age_ms)) } }
             }
             p.held data-f="held" hidden[device.controlled_by.is_none()] { (held(app, device.controlled_by.as_ref())) }
+            @if spec.control.enabled { (owner::holder_buttons(device.controlled_by.as_ref())) }
             (why::sentence(app, spec))
             p.fault data-f="error" hidden[device.error.is_none()] { (device.error.as_deref().unwrap_or_default()) }
             @if spec.control.enabled { (controls(spec)) (why::behind(app, spec)) }
@@ -120,7 +121,7 @@ fn controls(spec: &DeviceSpec) -> Markup {
     let body = match spec.kind {
         DeviceKind::Battery => html! {
             (amount("power_kw", "Power, kW", "max.", "0.1"))
-            (duration())
+            (duration(false))
             div.buttons {
                 (button("charge", "Charge")) (button("discharge", "Discharge")) (button("idle", "Hold"))
                 (button("auto", "Automatic")) (button("release", "Release"))
@@ -128,7 +129,7 @@ fn controls(spec: &DeviceSpec) -> Markup {
         },
         DeviceKind::Charger => html! {
             (amount("current_a", "Current, A", "6\u{2013}32", "1"))
-            (duration())
+            (duration(true))
             div.buttons {
                 (button("start", "Start")) (button("stop", "Stop")) (button("set_max_current", "Set current"))
                 (button("release", "Release"))
@@ -136,7 +137,7 @@ fn controls(spec: &DeviceSpec) -> Markup {
         },
         DeviceKind::Inverter => html! {
             (amount("power_kw", "At most, kW", "0", "0.1"))
-            (duration())
+            (duration(false))
             div.buttons { (button("set_power_limit", "Limit")) (button("release", "Release")) }
         },
         DeviceKind::Meter | DeviceKind::Vehicle | DeviceKind::Hvac => return html! {},
@@ -158,15 +159,18 @@ fn amount(name: &str, title: &str, hint: &str, step: &str) -> Markup {
     }
 }
 
-fn duration() -> Markup {
+/// How long. A charger's may be as long as the car stays: then the command names no end.
+fn duration(has_car: bool) -> Markup {
     html! {
         label { "For"
             select name="minutes" {
+                @if has_car { option value="" selected { "until unplugged" } }
                 option value="15" { "15 min" }
-                option value="60" selected { "1 hour" }
+                option value="60" selected[!has_car] { "1 hour" }
                 option value="120" { "2 hours" }
                 option value="240" { "4 hours" }
                 option value="480" { "8 hours" }
+                option value="1440" { "1 day" }
             }
         }
     }

@@ -104,7 +104,7 @@ pub(super) fn time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 }
 
 /// `500ms`, `30s`, `5m`, `24h`, `7d`.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(at);
     let ms_each: u64 = match unit {

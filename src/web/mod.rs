@@ -7,7 +7,8 @@
 //! # Layout
 //!
 //! [`create`] binds, [`WebTask::run`] serves. `guard` decides who may pass, `auth` knows the password, `routes` is the
-//! one list of paths, `api`, `history`, `explain` and `stream` answer machines, `page`, `why`, `flow` and `chart` people.
+//! one list of paths, `api`, `history`, `explain` and `stream` answer machines, `page`, `why`, `flow` and `chart` people;
+//! `owner` is what the owner says of everybody else's control, for both.
 
 mod api;
 mod auth;
@@ -20,6 +21,7 @@ mod format;
 mod guard;
 mod history;
 mod listen;
+mod owner;
 mod page;
 mod routes;
 mod stream;

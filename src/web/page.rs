@@ -4,7 +4,7 @@ use super::error::Fault;
 use super::guard::{self, COOKIE};
 use super::listen::Peer;
 use super::routes::App;
-use super::{api, auth, cards, flow, format};
+use super::{api, auth, cards, flow, format, owner};
 use crate::command::PlanSummary;
 use crate::model::{DeviceKind, Event};
 use crate::wire::{StatusJson, UplinkJson};
@@ -51,6 +51,7 @@ pub(super) async fn home(State(app): State<App>) -> Response {
             @if app.devices.is_empty() {
                 (welcome())
             } @else {
+                (owner::banner(&app, &status.remote_control))
                 (problems(&status))
                 div.hero {
                     section.card.now { h2 { "Now" } (flow::picture(&status)) }
@@ -61,7 +62,7 @@ pub(super) async fn home(State(app): State<App>) -> Response {
                     @for (spec, device) in app.devices.iter().zip(&status.devices) { (cards::card(&app, spec, device)) }
                 }
                 div.lists {
-                    (uplinks(&app, &status.uplinks))
+                    (uplinks(&app, &status))
                     (schedules(&app, &plans))
                     (recent(&app, &events))
                 }
@@ -153,7 +154,8 @@ fn day(app: &App) -> Markup {
     }
 }
 
-fn uplinks(app: &App, uplinks: &[UplinkJson]) -> Markup {
+fn uplinks(app: &App, status: &StatusJson) -> Markup {
+    let uplinks = &status.uplinks;
     html! {
         section.card {
             h2 { "Uplinks" }
@@ -167,6 +169,7 @@ fn uplinks(app: &App, uplinks: &[UplinkJson]) -> Markup {
                     }
                 }
             }
+            (owner::pause(&status.remote_control))
         }
     }
 }

@@ -4,7 +4,7 @@ use super::auth::Login;
 use super::chart::Charts;
 use super::error::Fault;
 use super::stream::{MAX_LISTENERS, NONE};
-use super::{WebParts, api, chart, explain, guard, page, stream, why};
+use super::{WebParts, api, chart, explain, guard, owner, page, stream, why};
 use crate::command::CommandHandle;
 use crate::device::Accept;
 use crate::model::{DeviceId, DeviceSpec};
@@ -134,6 +134,9 @@ pub(super) fn routes() -> Vec<Route> {
         api("/api/v1/devices/{id}/explain", &["get"], get(explain::explain)),
         api("/api/v1/devices/{id}/decisions", &["get"], get(explain::decisions)),
         api("/api/v1/devices/{id}/command", &["post"], post(api::command)),
+        api("/api/v1/devices/{id}/optout", &["post"], post(owner::opt_out)),
+        api("/api/v1/optout", &["post"], post(owner::opt_out_all)),
+        api("/api/v1/remote-control", &["post"], post(owner::remote_control)),
         api("/api/v1/schedules", &["get"], get(api::schedules)),
         api("/api/v1/schedules/{id}", &["put", "delete"], delete(api::delete_schedule).put(api::put_schedule)),
         api("/api/v1/events", &["get"], get(api::events)),

@@ -22,6 +22,7 @@ pub(super) struct Rig {
     pub(super) tasks: Supervisor,
     pub(super) commands: mpsc::Receiver<RawCommand>,
     pub(super) plans: mpsc::Receiver<RawPlan>,
+    pub(super) asks: mpsc::Receiver<crate::command::OwnerAsk>,
     pub(super) client: reqwest::Client,
     summaries: watch::Sender<Arc<Vec<crate::command::PlanSummary>>>,
     _dir: tempfile::TempDir,
@@ -140,7 +141,8 @@ pub(super) fn start(devices: Vec<DeviceSpec>, listen: &str) -> Rig {
         must_listen: true,
     };
     let (password, socket) = (settings.password_file.clone(), settings.socket.clone());
-    let commands_handle = CommandHandle { commands: commands_tx, plans: plans_tx, summaries };
+    let (asks_tx, asks) = mpsc::channel(1);
+    let commands_handle = CommandHandle { commands: commands_tx, plans: plans_tx, asks: asks_tx, summaries };
     let parts = WebParts {
         settings,
         board,
@@ -158,7 +160,20 @@ pub(super) fn start(devices: Vec<DeviceSpec>, listen: &str) -> Rig {
     tasks.spawn("web", task.run(shutdown));
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let base = format!("http://127.0.0.1:{}", handle.address().port());
-    Rig { hands, base, password, socket, switch, tasks, commands, plans, client, summaries: summary_tx, _dir: dir }
+    Rig {
+        hands,
+        base,
+        password,
+        socket,
+        switch,
+        tasks,
+        commands,
+        plans,
+        asks,
+        client,
+        summaries: summary_tx,
+        _dir: dir,
+    }
 }
 
 impl Rig {

@@ -7,7 +7,7 @@ use crate::device::bench_tests::{Bench, Out};
 use crate::link::LinkError;
 use crate::model::{
     CommandResult, CommandState, DeviceId, DeviceSpec, DeviceStatus, Event, EventState, Held, Intent, IntentKey, Mono,
-    Order, Origin, PlanId, Rank, ReplyTo, SiteLimit, SiteSpec, Timestamp, UplinkName,
+    Order, Origin, OwnerWord, PlanId, Rank, ReplyTo, SiteLimit, SiteSpec, Timestamp, UplinkName,
 };
 use crate::plan::PlanDoc;
 use crate::profile::{Answer, Catalogue, Request};
@@ -65,7 +65,7 @@ impl Gateway {
     pub(super) fn start(site: &SiteSpec, specs: &[DeviceSpec], disk: &mut Disk, wall: Timestamp) -> Self {
         disk.boots += 1;
         let clock = Clock::manual(wall);
-        let found = recover(&disk.open, &disk.plans, specs, site, &clock);
+        let found = recover(&disk.open, &disk.plans, specs, site, &OwnerWord::default(), &clock);
         assert_eq!(found.refused_plans, vec![]);
         let catalogue = Catalogue::load(&[]).unwrap();
         let benches = specs.iter().map(|spec| {

@@ -1,6 +1,6 @@
 //! Actions and their parameters.
 
-use crate::model::{Action, DeviceKind, Params};
+use crate::model::{Action, BatteryMode, DeviceKind, Params};
 use serde_json::{Map, Value};
 
 /// What may be told to which kind of device, with its parameters.
@@ -10,6 +10,7 @@ const ACTIONS: &[(&str, &[DeviceKind], &[&str])] = &[
     ("idle", &[DeviceKind::Battery], &[]),
     ("auto", &[DeviceKind::Battery, DeviceKind::Inverter, DeviceKind::Charger], &[]),
     ("set_reserve", &[DeviceKind::Battery], &["soc_pct"]),
+    ("set_mode", &[DeviceKind::Battery], &["mode"]),
     ("set_export_limit", &[DeviceKind::Inverter], &["power_w"]),
     ("set_power_limit", &[DeviceKind::Inverter], &["power_w", "pct"]),
     ("start", &[DeviceKind::Charger], &[]),
@@ -58,6 +59,7 @@ pub fn parse_action(kind: DeviceKind, name: &str, params: &Map<String, Value>) -
         "idle" => Action::Idle,
         "auto" => Action::Auto,
         "set_reserve" => Action::SetReserve { soc_pct: need("soc_pct", 100.0)? },
+        "set_mode" => Action::SetMode { mode: mode(params)? },
         "set_export_limit" => Action::SetExportLimit { power_w: need("power_w", MAX_W)? },
         "set_power_limit" => match (num("power_w", MAX_W)?, num("pct", 100.0)?) {
             (Some(power_w), None) => Action::SetPowerLimit { power_w },
@@ -90,7 +92,8 @@ pub fn action_params(action: &Action) -> Params {
         Action::SetExportLimit { power_w } | Action::SetPowerLimit { power_w } => put("power_w", Some(*power_w)),
         Action::SetPowerLimitPct { pct } => put("pct", Some(*pct)),
         Action::SetMaxCurrent { current_a } => put("current_a", Some(*current_a)),
-        Action::Idle | Action::Auto | Action::Start | Action::Stop => {}
+        // A mode is a word: results show numbers only.
+        Action::Idle | Action::Auto | Action::SetMode { .. } | Action::Start | Action::Stop => {}
     }
     params
 }
@@ -108,6 +111,17 @@ fn number(params: &Map<String, Value>, key: &str, max: f64) -> Result<Option<f64
             _ => Err(format!("params.{key} is {n}: it must lie between 0 and {max}")),
         },
         Some(other) => Err(format!("params.{key} is {other}: it must be a number")),
+    }
+}
+
+fn mode(params: &Map<String, Value>) -> Result<BatteryMode, String> {
+    let takes = "self_reliance, time_of_use, import_focus or export_focus";
+    match params.get("mode") {
+        None => Err(format!("params.mode is missing: `set_mode` needs it: {takes}")),
+        Some(word) => word
+            .as_str()
+            .and_then(BatteryMode::from_word)
+            .ok_or_else(|| format!("params.mode is {word}: it must be {takes}")),
     }
 }
 
@@ -144,6 +158,14 @@ mod tests {
         );
         assert_eq!(parse(Inverter, "set_power_limit", &json!({"pct": 50})), Ok(Action::SetPowerLimitPct { pct: 50.0 }));
         assert_eq!(parse(Charger, "stop", &json!({})), Ok(Action::Stop));
+        for (word, mode) in [
+            ("self_reliance", BatteryMode::SelfReliance),
+            ("time_of_use", BatteryMode::TimeOfUse),
+            ("import_focus", BatteryMode::ImportFocus),
+            ("export_focus", BatteryMode::ExportFocus),
+        ] {
+            assert_eq!(parse(Battery, "set_mode", &json!({ "mode": word })), Ok(Action::SetMode { mode }));
+        }
     }
 
     #[test]
@@ -160,6 +182,10 @@ mod tests {
             (Battery, "set_reserve", json!({}), "params.soc_pct is missing"),
             (Battery, "set_reserve", json!({"soc_pct": 101}), "between 0 and 100"),
             (Battery, "charge", json!({"grid": 1}), "true or false"),
+            (Battery, "set_mode", json!({}), "params.mode is missing"),
+            (Battery, "set_mode", json!({"mode": "party"}), "params.mode is \"party\": it must be self_reliance, "),
+            (Battery, "set_mode", json!({"mode": 1}), "it must be self_reliance"),
+            (Charger, "set_mode", json!({"mode": "time_of_use"}), "not for a charger"),
         ] {
             let why = parse(kind, name, &params).unwrap_err();
             assert!(why.contains(says), "{name} {params}: {why}");

@@ -7,6 +7,7 @@ mod command;
 mod device;
 mod event;
 mod explain;
+mod owner;
 mod result;
 mod sample;
 mod setpoint;
@@ -17,10 +18,11 @@ pub use command::{CommandBody, WireError, parse_command};
 pub use device::{baseline_json, capabilities_json, wear_json};
 pub use event::event_json;
 pub use explain::explain_json;
+pub use owner::{opt_out_json, owner_from_json, owner_json, remote_json};
 pub use result::{result_from_json, result_json};
 pub use sample::sample_json;
 pub use setpoint::{demand_from_json, demand_json};
 pub use status::{
-    ClockJson, ControlledByJson, DeviceJson, GatewayJson, SiteJson, StatusJson, StoreJson, UplinkJson, field_json,
-    points_json,
+    ClockJson, ControlledByJson, DeviceJson, GatewayJson, RemoteControlJson, SiteJson, StatusJson, StoreJson,
+    UplinkJson, field_json, points_json,
 };

@@ -3,7 +3,9 @@
 use crate::model::{CommandResult, CommandState, DeviceId, Evidence, Params, ReplyTo, Timestamp, UplinkName};
 use serde_json::{Map, Value, json};
 
-/// The result as the world sees it. The reply address and the channel are not part of it.
+/// The result as the world sees it. The reply address and the channel are not part of it. A final one always has
+/// `started_at` (null: it never acted), `ended_at` and `delivered_wh` (0 when it never acted; null when the action moves no
+/// energy, as `idle`, or when the device gave no power). All three are null when it was not admitted.
 #[must_use]
 pub fn result_json(result: &CommandResult) -> Value {
     let time = |t: Option<Timestamp>| t.map(|t| t.to_string());
@@ -19,17 +21,21 @@ pub fn result_json(result: &CommandResult) -> Value {
         "evidence": result.evidence.iter().map(evidence_json).collect::<Vec<_>>(),
     });
     if let Value::Object(map) = &mut object {
-        if let Some(at) = time(result.started_at) {
-            map.insert("started_at".into(), json!(at));
+        let is_final = result.state.is_final();
+        if is_final || result.started_at.is_some() {
+            map.insert("started_at".into(), json!(time(result.started_at)));
         }
-        if let Some(at) = time(result.ended_at) {
-            map.insert("ended_at".into(), json!(at));
-        }
-        if result.state.is_final() && result.started_at.is_some() {
+        if is_final {
+            map.insert("ended_at".into(), json!(time(result.ended_at)));
             map.insert("delivered_wh".into(), json!(result.delivered_wh.map(tenths)));
         }
     }
     object
+}
+
+/// Rounded to 0.1 Wh: more would only look exact.
+fn tenths(wh: f64) -> f64 {
+    (wh * 10.0).round() / 10.0
 }
 
 /// Back from [`result_json`], with the channel that it belongs to.
@@ -68,11 +74,6 @@ pub fn result_from_json(uplink: UplinkName, reply_to: ReplyTo, value: &Value) ->
     })
 }
 
-/// A tenth of a Wh is all that is known of an energy.
-fn tenths(wh: f64) -> f64 {
-    (wh * 10.0).round() / 10.0
-}
-
 fn evidence_json(evidence: &Evidence) -> Value {
     json!({
         "at": evidence.at.to_string(),
@@ -97,6 +98,29 @@ fn evidence_from_json(value: &Value) -> Option<Evidence> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_final_result_always_says_what_a_backend_settles_on() {
+        use CommandState::{Accepted, Ended, Failed, Held, Rejected, Reverted, Superseded};
+        let at = Timestamp::from_ms(1_800_000_000_000);
+        let text = json!(at.to_string());
+        let blank = |state| CommandResult::new(UplinkName::local(), None, None, state, at);
+        for state in [Ended, Failed, Reverted, Superseded] {
+            let acted = CommandResult { started_at: Some(at), ended_at: Some(at), ..blank(state) };
+            assert!(result_json(&acted).get("delivered_wh").is_some_and(Value::is_null), "{state}: unknown");
+            let some = result_json(&CommandResult { delivered_wh: Some(740.049), ..acted });
+            assert_eq!((&some["started_at"], &some["ended_at"]), (&text, &text), "{state}");
+            assert_eq!(some["delivered_wh"], 740.0, "{state}");
+        }
+        let refused = result_json(&blank(Rejected));
+        for key in ["started_at", "ended_at", "delivered_wh"] {
+            assert!(refused.get(key).is_some_and(Value::is_null), "{key}");
+        }
+        for state in [Accepted, Held] {
+            let open = result_json(&CommandResult { delivered_wh: Some(1.0), ..blank(state) });
+            assert!(open.get("delivered_wh").is_none() && open.get("ended_at").is_none(), "{state}: not yet");
+        }
+    }
 
     #[test]
     fn round_trip() {

@@ -13,6 +13,8 @@ pub struct StatusJson {
     pub site: SiteJson,
     /// The clock.
     pub clock: ClockJson,
+    /// Has the owner paused remote control.
+    pub remote_control: RemoteControlJson,
     /// Its devices, in the order of the configuration.
     pub devices: Vec<DeviceJson>,
     /// Its uplinks.
@@ -56,6 +58,15 @@ pub struct SiteJson {
 pub struct ClockJson {
     /// `synced`, `holdover` or `untrusted`.
     pub state: String,
+}
+
+/// Has the owner paused remote control.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteControlJson {
+    /// `active` or `paused`.
+    pub state: String,
+    /// RFC 3339: when the pause ends by itself.
+    pub until: Option<String>,
 }
 
 /// One device.

@@ -222,7 +222,7 @@ fn leases() {
     assert_eq!(case("battery", idle()).lease(), LEASE);
     let own = |device, body| Case { origin: local(), ..case(device, body) };
     assert_eq!(own("battery", idle()).lease(), OWNER_LEASE);
-    assert_eq!(own("charger", json!({"action": "stop"})).lease(), OWNER_LEASE);
+    assert_eq!(own("charger", json!({"action": "stop"})).lease(), OWNER_CHARGER_LEASE);
     assert_eq!(own("charger", json!({"action": "start"})).lease(), OWNER_CHARGER_LEASE);
     let amps = json!({"action": "set_max_current", "params": {"current_a": 10}});
     assert_eq!(own("charger", amps.clone()).lease(), OWNER_CHARGER_LEASE);

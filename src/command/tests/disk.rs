@@ -24,7 +24,7 @@ async fn life<F: Future<Output = ()>>(folder: &Path, clock: &Clock, script: impl
     let settings = StoreSettings { uplinks: vec![mqtt().uplink], ..StoreSettings::new(folder.join("derd.db")) };
     let (store, thread) = store::open(settings, clock.clone()).unwrap();
     let (open, plans) = (store.open_commands().await.unwrap(), store.plans().await.unwrap());
-    let recovered = recover(&open, &plans, &devices(), &site(), clock);
+    let recovered = recover(&open, &plans, &devices(), &site(), &crate::model::OwnerWord::default(), clock);
     let (control, inbox, _status) = ControlHandle::for_test();
     let (updates, updates_rx) = mpsc::channel(16);
     let (switch, shutdown) = ShutdownSwitch::new();
@@ -38,6 +38,7 @@ async fn life<F: Future<Output = ()>>(folder: &Path, clock: &Clock, script: impl
         clock: clock.clone(),
         open,
         plans,
+        owner: crate::model::OwnerWord::default(),
     });
     let bench = Bench { handle, control: inbox, updates, store: store.clone(), recovered, clock: clock.clone() };
     let script = async {

@@ -15,16 +15,18 @@ type Id = (UplinkName, Option<DeviceId>, Option<CommandId>);
 
 /// What the store would have on disk.
 #[derive(Default)]
-struct Disk {
+pub(super) struct Disk {
     commands: BTreeMap<Id, (Vec<u8>, CommandResult)>,
     /// Notices: results by state, in order.
     told: Vec<(Option<String>, CommandState)>,
     last_reason: Option<String>,
-    events: Vec<String>,
+    pub(super) events: Vec<String>,
     plans: BTreeMap<PlanId, String>,
     plan_answers: Vec<Value>,
     order: u64,
-    is_broken: bool,
+    pub(super) is_broken: bool,
+    /// How often the owner's word was kept.
+    pub(super) kept: u32,
 }
 
 impl Disk {
@@ -74,25 +76,47 @@ impl Disk {
             }
             Ask::DeletePlan(id, tx) => tx.send(Ok(self.plans.remove(&id).is_some())).unwrap(),
             Ask::Event(event) => self.events.push(event.code),
+            Ask::SetMeta(.., tx) => {
+                self.kept += 1;
+                tx.send(if self.is_broken { Err(broken()) } else { Ok(()) }).unwrap();
+            }
+            Ask::Delivered(..) => {}
             Ask::PlanAnswer(answer) => self.plan_answers.push(answer.2),
             other => panic!("not expected: {other:?}"),
         }
     }
 }
 
-struct Bench {
+pub(super) struct Bench {
     handle: CommandHandle,
-    control: mpsc::Receiver<ControlMsg>,
+    pub(super) control: mpsc::Receiver<ControlMsg>,
     updates: mpsc::Sender<IntentUpdate>,
-    clock: Clock,
-    disk: Arc<Mutex<Disk>>,
+    pub(super) clock: Clock,
+    pub(super) disk: Arc<Mutex<Disk>>,
     /// False: the disk hangs.
     gate: watch::Sender<bool>,
     switch: ShutdownSwitch,
 }
 
 /// Run the task beside `script`, which ends it; then look at the disk.
-async fn run<F>(open: Vec<OpenCommand>, plans: Vec<StoredPlan>, script: impl FnOnce(Bench) -> F) -> Arc<Mutex<Disk>>
+pub(super) async fn run<F>(
+    open: Vec<OpenCommand>,
+    plans: Vec<StoredPlan>,
+    script: impl FnOnce(Bench) -> F,
+) -> Arc<Mutex<Disk>>
+where
+    F: Future<Output = Bench>,
+{
+    run_with(open, plans, OwnerWord::default(), script).await
+}
+
+/// The same, with what the owner had said in an earlier run.
+pub(super) async fn run_with<F>(
+    open: Vec<OpenCommand>,
+    plans: Vec<StoredPlan>,
+    owner: OwnerWord,
+    script: impl FnOnce(Bench) -> F,
+) -> Arc<Mutex<Disk>>
 where
     F: Future<Output = Bench>,
 {
@@ -129,6 +153,7 @@ where
         clock: clock.clone(),
         open,
         plans,
+        owner,
     });
     let bench = Bench { handle, control: inbox, updates, clock, disk: Arc::clone(&disk), gate, switch };
     let serve = async {
@@ -150,7 +175,7 @@ where
 }
 
 impl Bench {
-    fn send(&self, origin: Origin, device: &str, body: &Value) -> oneshot::Receiver<CommandResult> {
+    pub(super) fn send(&self, origin: Origin, device: &str, body: &Value) -> oneshot::Receiver<CommandResult> {
         self.send_raw(origin, Target::Device(device.to_owned()), body, false)
     }
 
@@ -176,7 +201,7 @@ impl Bench {
         rx
     }
 
-    async fn command(&self, device: &str, body: Value) -> CommandResult {
+    pub(super) async fn command(&self, device: &str, body: Value) -> CommandResult {
         self.send(mqtt(), device, &body).await.unwrap()
     }
 
@@ -188,11 +213,17 @@ impl Bench {
         rx.await.unwrap()
     }
 
-    async fn intent(&mut self) -> Intent {
+    pub(super) async fn intent(&mut self) -> Intent {
         match self.control.recv().await.unwrap() {
             ControlMsg::Intent(intent) => intent,
             other => panic!("{other:?}"),
         }
+    }
+
+    pub(super) async fn owner(&self, wish: OwnerWish) -> OwnerAnswer {
+        let (answer, rx) = oneshot::channel();
+        assert!(self.handle.try_owner(OwnerAsk { wish, answer }).is_ok());
+        rx.await.unwrap()
     }
 
     async fn update(&self, key: &IntentKey, progress: Progress) {
@@ -201,15 +232,15 @@ impl Bench {
     }
 }
 
-fn charge(id: &str) -> Value {
+pub(super) fn charge(id: &str) -> Value {
     json!({"id": id, "action": "charge", "params": {"power_w": 3000}})
 }
 
-fn idle(id: &str) -> Value {
+pub(super) fn idle(id: &str) -> Value {
     json!({"id": id, "action": "idle"})
 }
 
-fn states(disk: &Arc<Mutex<Disk>>, id: &str) -> Vec<CommandState> {
+pub(super) fn states(disk: &Arc<Mutex<Disk>>, id: &str) -> Vec<CommandState> {
     disk.lock().unwrap().told.iter().filter(|(of, _)| of.as_deref() == Some(id)).map(|(_, state)| *state).collect()
 }
 
@@ -479,7 +510,7 @@ fn an_earlier_run_goes_on_until_the_same_ends() {
     ];
     let clock = Clock::manual(t(NOW));
     clock.advance(Duration::ZERO);
-    let found = recover(&commands, &[], &devices(), &site(), &clock);
+    let found = recover(&commands, &[], &devices(), &site(), &OwnerWord::default(), &clock);
     assert_eq!(found.intents.len(), 1);
     let intent = &found.intents[0];
     assert_eq!((intent.accepted, intent.ends_at, intent.deadline), (1, t(later), Mono::from_ms(600_000)));
@@ -494,14 +525,14 @@ fn an_earlier_run_goes_on_until_the_same_ends() {
     );
     assert_eq!(found.last_order, 3);
     clock.step(t(NOW), false);
-    let found = recover(&commands, &[], &devices(), &site(), &clock);
+    let found = recover(&commands, &[], &devices(), &site(), &OwnerWord::default(), &clock);
     assert!(found.intents.is_empty() && found.tracked.is_empty());
     assert_eq!(found.settled.len(), 3);
     clock.step(t(NOW), true);
     let release = open("r-1", 4, &json!({"id": "r-1", "action": "release"}), CommandState::Accepted, later);
-    let found = recover(&[commands[0].clone(), release], &[], &devices(), &site(), &clock);
+    let found = recover(&[commands[0].clone(), release], &[], &devices(), &site(), &OwnerWord::default(), &clock);
     assert!(found.intents.is_empty(), "released just before the end");
-    let found = recover(&commands[..1], &[], &[], &site(), &clock);
+    let found = recover(&commands[..1], &[], &[], &site(), &OwnerWord::default(), &clock);
     assert_eq!(found.settled[0].reason.as_deref(), Some("its device is not configured any more"));
 }
 

@@ -108,7 +108,7 @@ fn held_back_and_resumed() {
     assert_eq!(told, [Accepted, Suspended, Accepted, Written, Verified, Held]);
     let mut tr = tracked();
     feed(&mut tr, &[higher(), Progress::Ended { delivered_wh: None }]);
-    assert_eq!(tr.result().reason.as_deref(), Some("ended while it was held back by command x by local"));
+    assert_eq!(tr.result().reason.as_deref(), Some("ended while it waited: command x by local"));
 }
 
 #[test]
@@ -146,6 +146,45 @@ fn a_refusal_of_the_device_is_final_and_withdrawn() {
     assert!(tr.settle(CommandState::Ended, t(NOW), None).results.is_empty(), "nothing after a final state");
 }
 
+#[test]
+fn every_end_tells_what_was_delivered() {
+    use CommandState::*;
+    let some = || Progress::Delivered { wh: 12.0 };
+    let failed = || Progress::Device { stage: Stage::Failed("no".to_owned()), evidence: Vec::new() };
+    let reverted = || Progress::Device { stage: Stage::Reverted("no".to_owned()), evidence: Vec::new() };
+    let ended = || Progress::Ended { delivered_wh: Some(12.0) };
+    let cut = || Progress::Cut { why: "opted out by the owner".to_owned(), delivered_wh: Some(12.0) };
+    let superseded = || Progress::Superseded("command 9".to_owned());
+    let held_back = || Progress::Suspended("owner".to_owned());
+    for (updates, state, wh) in [
+        (vec![written(), ended()], Ended, 12.0),
+        (vec![written(), some(), cut()], Ended, 12.0),
+        (vec![written(), some(), superseded()], Superseded, 12.0),
+        (vec![written(), some(), failed()], Failed, 12.0),
+        (vec![written(), some(), reverted()], Reverted, 12.0),
+        (vec![written(), some(), held_back(), ended()], Ended, 12.0),
+        // What the device did by itself before it took the command is not the command's.
+        (vec![some(), ended()], Ended, 0.0),
+        (vec![held_back(), Progress::Ended { delivered_wh: None }], Ended, 0.0),
+        (vec![failed()], Failed, 0.0),
+        (vec![superseded()], Superseded, 0.0),
+    ] {
+        let mut tr = tracked();
+        feed(&mut tr, &updates);
+        let result = tr.result();
+        assert_eq!((result.state, result.delivered_wh), (state, Some(wh)), "{updates:?}");
+        assert!(result.ended_at.is_some(), "{updates:?}");
+    }
+    // A sum so far is kept and not told; what was delivered before a restart counts.
+    let before = CommandResult { delivered_wh: Some(100.0), started_at: Some(t(NOW)), ..tracked().result().clone() };
+    let mut tr = Tracked::new(before, false, Mono::from_ms(0), 1);
+    let update = IntentUpdate { key: IntentKey::Limit("test"), at: t(NOW), progress: some() };
+    let changes = tr.apply(&update);
+    assert!(changes.delivered && changes.results.is_empty());
+    feed(&mut tr, &[ended()]);
+    assert_eq!(tr.result().delivered_wh, Some(112.0));
+}
+
 fn any_progress() -> impl Strategy<Value = Progress> {
     prop_oneof![
         4 => (1..4_u8).prop_map(|p| active(f64::from(p))),
@@ -156,6 +195,8 @@ fn any_progress() -> impl Strategy<Value = Progress> {
         3 => Just(Progress::Effect),
         3 => (0..2_u8).prop_map(|n| Progress::Suspended(format!("command {n}"))),
         1 => Just(Progress::Superseded("command 9".to_owned())),
+        1 => Just(Progress::Cut { why: "the car was unplugged".to_owned(), delivered_wh: Some(3.0) }),
+        2 => (1..4_u8).prop_map(|wh| Progress::Delivered { wh: f64::from(wh) }),
     ]
 }
 

@@ -15,6 +15,7 @@ fn step(step: &TraceStep) -> String {
                 Standing::Waits => why.as_deref().map(|w| match w.split_once("ranks higher (") {
                     Some((_, rank)) => format!(" {}", rank.trim_end_matches(')')),
                     None if w.ends_with("was accepted later") => " later".to_owned(),
+                    None if w.starts_with("the owner paused remote control") => " paused".to_owned(),
                     None => panic!("{w}"),
                 }),
                 _ => None,

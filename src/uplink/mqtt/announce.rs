@@ -1,7 +1,7 @@
 //! Who we are: the retained messages about the gateway and its devices.
 
 use super::topics::Topics;
-use crate::model::{ClockState, DeviceInfo, DeviceSpec, DeviceStatus, GatewayId, Point, Timestamp};
+use crate::model::{ClockState, DeviceInfo, DeviceSpec, DeviceStatus, GatewayId, Point, RemoteControl, Timestamp};
 use crate::wire::capabilities_json;
 use serde_json::{Value, json};
 
@@ -12,9 +12,15 @@ pub(super) const DISCOVERY: &str = "homeassistant/";
 pub(super) const OFFLINE: &str = r#"{"state":"offline"}"#;
 
 /// What is said on `status` while connected.
-pub(super) fn online(version: &str, clock: ClockState, started: Timestamp) -> String {
-    json!({"state": "online", "version": version, "clock": clock.as_str(), "started_at": started.to_string()})
-        .to_string()
+pub(super) fn online(version: &str, clock: ClockState, started: Timestamp, remote: RemoteControl) -> String {
+    json!({
+        "state": "online",
+        "version": version,
+        "clock": clock.as_str(),
+        "started_at": started.to_string(),
+        "remote_control": remote.as_str(),
+    })
+    .to_string()
 }
 
 /// What is said on `device/<id>/info`.
@@ -111,9 +117,11 @@ mod tests {
     fn online_is_the_contracts() {
         let started = Timestamp::from_ms(1_800_000_000_000);
         assert_eq!(
-            online("0.1.0", ClockState::Synced, started),
-            r#"{"state":"online","version":"0.1.0","clock":"synced","started_at":"2027-01-15T08:00:00.000Z"}"#
+            online("0.1.0", ClockState::Synced, started, RemoteControl::default()),
+            r#"{"state":"online","version":"0.1.0","clock":"synced","started_at":"2027-01-15T08:00:00.000Z","remote_control":"active"}"#
         );
+        let paused = RemoteControl { paused: true, until: None };
+        assert!(online("0.1.0", ClockState::Synced, started, paused).contains(r#""remote_control":"paused""#));
     }
 
     #[test]

@@ -44,7 +44,9 @@ pub use task::MqttTask;
 
 use super::{Cadence, Secret};
 use crate::command::CommandHandle;
-use crate::model::{DeviceSpec, DeviceStatus, GatewayId, Rank, Timestamp, UplinkMode, UplinkName, UplinkStatus};
+use crate::model::{
+    ControlStatus, DeviceSpec, DeviceStatus, GatewayId, Rank, Timestamp, UplinkMode, UplinkName, UplinkStatus,
+};
 use crate::runtime::Clock;
 use crate::store::StoreHandle;
 use std::path::PathBuf;
@@ -196,6 +198,8 @@ pub struct MqttParts {
     pub version: &'static str,
     /// When the daemon started.
     pub started: Timestamp,
+    /// Control's own word: has the owner paused remote control.
+    pub control: watch::Receiver<ControlStatus>,
 }
 
 /// The uplink, as seen by everybody else.

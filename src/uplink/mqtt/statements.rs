@@ -3,7 +3,7 @@
 use super::announce;
 use super::topics::Topics;
 use super::{MqttParts, MqttSettings};
-use crate::model::{ClockState, Point};
+use crate::model::{ClockState, Point, RemoteControl};
 use serde_json::Value;
 use std::collections::{HashSet, VecDeque};
 
@@ -11,18 +11,18 @@ use std::collections::{HashSet, VecDeque};
 #[derive(Debug, Default)]
 pub(super) struct Statements {
     queue: VecDeque<(String, String)>,
-    clock: Option<ClockState>,
+    online: Option<(ClockState, RemoteControl)>,
     infos: Vec<Option<Value>>,
     discovered: HashSet<(usize, Point)>,
 }
 
 impl Statements {
-    /// Look at the clock and the devices, and queue what differs from what was said.
+    /// Look at the clock, the owner's word and the devices, and queue what differs from what was said.
     pub(super) fn refresh(&mut self, parts: &MqttParts, topics: &Topics) {
-        let clock = parts.clock.state();
-        if self.clock != Some(clock) {
-            self.clock = Some(clock);
-            self.queue.push_back((topics.status(), announce::online(parts.version, clock, parts.started)));
+        let (clock, remote) = (parts.clock.state(), parts.control.borrow().remote);
+        if self.online != Some((clock, remote)) {
+            self.online = Some((clock, remote));
+            self.queue.push_back((topics.status(), announce::online(parts.version, clock, parts.started, remote)));
         }
         self.infos.resize(parts.devices.len(), None);
         for (at, ((spec, status), said)) in parts.devices.iter().zip(&mut self.infos).enumerate() {
@@ -54,7 +54,7 @@ impl Statements {
     /// [`Self::refresh`].
     pub(super) fn say_again(&mut self, refused: &[String], parts: &MqttParts, topics: &Topics) {
         if refused.contains(&topics.status()) {
-            self.clock = None;
+            self.online = None;
         }
         for ((spec, _), said) in parts.devices.iter().zip(&mut self.infos) {
             if refused.contains(&topics.device(&spec.id, "info")) {

@@ -93,6 +93,7 @@ impl Bench {
             clock,
             version: "0.0.0",
             started: Timestamp::from_ms(0),
+            control: watch::channel(crate::model::ControlStatus::default()).1,
         })
         .unwrap();
         tasks.spawn("mqtt", task.run(shutdown));

@@ -101,12 +101,30 @@ function device(data) {
   const held = $("[data-f=held]", card), by = data.controlled_by;
   held.hidden = !by;
   if (by) put(held, `${by.action.replaceAll("_", " ")} by ${by.source} (${by.rank})${by.ends_at ? ` until ${moment(by.ends_at)}` : ""}`);
+  holder(card, by);
   const error = $("[data-f=error]", card);
   error.hidden = !data.error;
   put(error, data.error ?? "");
   // The card was made before the device told what it has: the page is made anew, unless somebody is typing.
   const isNew = "empty" in card.dataset && data.age_ms !== null;
   if (isNew && !$("details[open]")) location.reload();
+}
+
+// What the owner can do about whoever holds a device.
+function holder(card, by) {
+  for (const [selector, rank] of [["[data-give-back]", "owner"], ["[data-opt-out]", "event"]]) {
+    const button = $(selector, card);
+    if (button) button.hidden = by?.rank !== rank;
+  }
+}
+function remote(control) {
+  const banner = $("#remote");
+  if (!banner) return;
+  const paused = control.state === "paused";
+  banner.hidden = !paused;
+  banner.dataset.state = control.state;
+  put($("[data-f=until]", banner), control.until ? "until " + moment(control.until) : "");
+  $("#pause button").disabled = paused;
 }
 
 function uplink(data) {
@@ -135,6 +153,7 @@ function show(status) {
       list.replaceChildren(...status.problems.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
     }
   }
+  remote(status.remote_control);
   if ($("#flow")) picture(status);
   status.devices.forEach(device);
   status.uplinks.forEach(uplink);
@@ -227,7 +246,8 @@ function command(form, action) {
   if (["charge", "discharge", "set_power_limit"].includes(action) && !Number.isNaN(kw)) params.power_w = Math.round(kw * 1000);
   if (action === "set_max_current" && !Number.isNaN(amps)) params.current_a = amps;
   const body = { action, params, source: "page" };
-  if (action !== "release") body.ends_at = new Date(Date.now() + fields.get("minutes") * 60000).toISOString();
+  // Without an end: until the car is unplugged.
+  if (action !== "release" && fields.get("minutes")) body.ends_at = new Date(Date.now() + fields.get("minutes") * 60000).toISOString();
   return body;
 }
 for (const form of document.querySelectorAll("form[data-command]")) {
@@ -249,6 +269,41 @@ for (const form of document.querySelectorAll("form[data-command]")) {
     event.submitter.disabled = false;
   });
 }
+// One question and its answer, in words beside the button.
+async function tell(button, output, path, body, done) {
+  button.disabled = true;
+  output.className = "";
+  output.textContent = "\u2026";
+  try {
+    const { ok, data, code } = await send(path, body);
+    button.disabled = false;
+    output.className = ok ? "" : "bad";
+    output.textContent = ok ? done(data) : data?.error ?? data?.reason ?? `answer ${code}`;
+  } catch {
+    button.disabled = false;
+    output.className = "bad";
+    output.textContent = "the gateway does not answer";
+  }
+}
+for (const card of document.querySelectorAll("[data-device]")) {
+  const path = `/api/v1/devices/${encodeURIComponent(card.dataset.device)}/`, output = $(".holder output", card);
+  $("[data-give-back]", card)?.addEventListener("click", (event) =>
+    tell(event.currentTarget, output, path + "command", { action: "release", source: "page" }, () => ""));
+  $("[data-opt-out]", card)?.addEventListener("click", (event) => {
+    if (confirm("Opt out of this event? It does not come back to this device before it would have ended.")) {
+      tell(event.currentTarget, output, path + "optout", {}, (data) => "opted out until " + moment(data.opted_out[0].until));
+    }
+  });
+}
+$("form[data-pause]")?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const form = event.currentTarget, time = new FormData(form).get("for");
+  const body = time ? { state: "paused", for: time } : { state: "paused" };
+  await tell(event.submitter, $("output", form), "/api/v1/remote-control", body, (data) => { remote(data); return ""; });
+  form.closest("details").open = false;
+});
+$("#resume")?.addEventListener("click", (event) =>
+  tell(event.currentTarget, $("#remote output"), "/api/v1/remote-control", { state: "active" }, (data) => { remote(data); return ""; }));
 for (const element of document.querySelectorAll("[data-needs-script]")) element.hidden = false;
 
 $("#login")?.addEventListener("submit", async (event) => {
