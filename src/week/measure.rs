@@ -87,6 +87,10 @@ pub(super) struct Measure {
     beyond: Vec<String>,
     pub(super) results: Vec<CommandResult>,
     gone_for: usize,
+    /// Since when the grid meter is silent.
+    pub(super) blind_since: Option<usize>,
+    /// Half-seconds in which the worst case had to be assumed.
+    blind_seen: usize,
 }
 
 impl Measure {
@@ -122,6 +126,17 @@ impl Measure {
             if !(-5000.5..=4500.5).contains(&watts) {
                 self.beyond.push(format!("battery told {watts} W at {second}"));
             }
+        }
+        // Silent for 5 s, and its last answer may be a second older: then everybody takes what is safe without it.
+        if self.blind_since.is_some_and(|since| second >= since + 7) {
+            let charges = orders.and_then(|o| o.get(1)).is_some_and(|o| {
+                matches!(o, Order::Hold(s) if matches!(s.demand(), Demand::BatteryPower { watts, .. } if watts < 0.0))
+            });
+            let most = (0..2).map(|i| house.charger(i).offered_a()).fold(0.0, f64::max);
+            if charges || most > 6.0 {
+                self.beyond.push(format!("blind at {}: a car has {most} A, the battery charges: {charges}", clock(second)));
+            }
+            self.blind_seen += 1;
         }
         for index in 0..2 {
             if house.charger(index).amps > 16.0 {
@@ -181,7 +196,7 @@ impl Week {
         for (index, turns) in m.car_turns.iter().enumerate() {
             let (hour, n) = turns.most();
             println!("seed {seed}: car{}: most turns {n} in the hour of {}", index + 1, clock(hour * 3600));
-            if n > 60 {
+            if n > 40 {
                 faults.push(format!("car{} swings: {n} turns in the hour of {}", index + 1, clock(hour * 3600)));
             }
         }
