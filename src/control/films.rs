@@ -28,6 +28,7 @@
 //! run 10                                              # ten more cycles, a second apart
 //! ```
 
+mod pairs;
 mod reasons;
 
 use super::ControlMsg;
@@ -244,6 +245,7 @@ impl<'a> Film<'a> {
                 enabled: line.has("control"),
                 accept_no_failsafe: false,
                 fallback_current_a: line.num("fallback"),
+                ..ControlSettings::default()
             },
         });
     }
@@ -286,7 +288,7 @@ impl<'a> Film<'a> {
                     device,
                     action: action(line, line.word(3)),
                     rank: Rank::from_word(line.pairs.get("rank").unwrap_or(&"command")).unwrap(),
-                    source: "acme".into(),
+                    source: (*line.pairs.get("by").unwrap_or(&"acme")).into(),
                     accepted: line.num("n").unwrap() as u64,
                     since: self.now().wall,
                     ends_at,

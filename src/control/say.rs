@@ -286,6 +286,7 @@ impl Scene<'_> {
         match why {
             Why::Installer => "the installer allows no more".to_owned(),
             Why::Device => "it can do no more".to_owned(),
+            Why::Baseline => "what the installer had set in the device is no more".to_owned(),
             Why::Soc { soc, bound } => {
                 format!("its charge of {} % has reached the bound of {} %", plain(soc), plain(bound))
             }
@@ -421,6 +422,7 @@ fn why_text(why: Why) -> String {
     match why {
         Why::Installer => "set by the installer".to_owned(),
         Why::Device => "the device can do no more".to_owned(),
+        Why::Baseline => "that is what the installer had set in the device".to_owned(),
         Why::Soc { soc, bound } => format!("the state of charge is {} %, the bound {} %", plain(soc), plain(bound)),
         Why::SocUnknown => "the state of charge is not known".to_owned(),
         Why::Import { grid_w, allowed_w } => {
@@ -441,7 +443,7 @@ fn why_text(why: Why) -> String {
 /// `500 W`, `2.0 kW`, `7 A`, `7.5 A`.
 fn amount(value: f64, unit: &str) -> String {
     match unit {
-        "W" if value.abs() >= 999.5 => format!("{:.1} kW", value / 1000.0),
+        "W" if value.abs() >= 999.5 => format!("{:.1} kW", round(value / 1000.0)),
         "W" => format!("{:.0} W", value + 0.0),
         _ => format!("{} {unit}", plain(value)),
     }

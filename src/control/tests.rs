@@ -40,7 +40,12 @@ fn spec(id: &str, kind: DeviceKind) -> DeviceSpec {
             max_current_a: Some(20.0),
             ..DeviceLimits::default()
         },
-        control: ControlSettings { enabled: true, accept_no_failsafe: false, fallback_current_a: Some(8.0) },
+        control: ControlSettings {
+            enabled: true,
+            accept_no_failsafe: false,
+            fallback_current_a: Some(8.0),
+            ..ControlSettings::default()
+        },
     }
 }
 

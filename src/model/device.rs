@@ -115,6 +115,8 @@ pub struct Capabilities {
     pub min_current_a: Option<f64>,
     /// Largest settable current of a charger, A.
     pub max_current_a: Option<f64>,
+    /// An inverter's power limit that its installer set, W: never exceeded, whoever asks.
+    pub baseline_w: Option<f64>,
     /// What the device does when nobody refreshes its setpoint.
     pub failsafe: FailSafe,
 }
@@ -162,6 +164,8 @@ pub struct ControlSettings {
     pub accept_no_failsafe: bool,
     /// The current that a charger takes when a fuse needs protecting and derd stops, A.
     pub fallback_current_a: Option<f64>,
+    /// Writes a day to a register that the device keeps in flash, or may; `None`: 18, which is 100,000 in 15 years.
+    pub flash_writes_per_day: Option<u32>,
 }
 
 /// One device as configured: what the rooms above `model` share.

@@ -22,6 +22,7 @@ mod sample;
 mod setpoint;
 mod status;
 mod time;
+mod wear;
 
 pub use decision::{Decided, DecidedHolder, LeaseState, Standing, TraceStep};
 pub use device::{
@@ -39,3 +40,4 @@ pub use sample::{BootId, RowNo, Sample, Stored};
 pub use setpoint::{Demand, Held, LeaseEnd, Order, Setpoint};
 pub use status::{ControlStatus, ControlledBy, DeviceStatus, Health, StoreStatus, UplinkMode, UplinkStatus};
 pub use time::{ClockState, Mono, Timestamp};
+pub use wear::{BaselineReport, Drift, Wear, WriteClass};

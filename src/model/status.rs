@@ -1,7 +1,9 @@
 //! What each part says of itself; `observe` puts them together.
 
 use super::device::words;
-use super::{Capabilities, Decided, DeviceId, DeviceInfo, DeviceState, Rank, Sample, Timestamp, UplinkName};
+use super::{
+    BaselineReport, Capabilities, Decided, DeviceId, DeviceInfo, DeviceState, Rank, Sample, Timestamp, UplinkName, Wear,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,6 +26,10 @@ pub struct DeviceStatus {
     pub slipped_polls: u64,
     /// Values that were refused as impossible since start.
     pub rejected_values: u64,
+    /// What writing has cost it so far, by register.
+    pub wear: Arc<[Wear]>,
+    /// What its installer set.
+    pub baseline: Arc<BaselineReport>,
 }
 
 impl Default for DeviceStatus {
@@ -37,6 +43,8 @@ impl Default for DeviceStatus {
             failed_polls: 0,
             slipped_polls: 0,
             rejected_values: 0,
+            wear: Arc::default(),
+            baseline: Arc::default(),
         }
     }
 }

@@ -47,7 +47,16 @@ impl House {
             world.charger.plug(None);
             world
         };
-        Self { pv, battery, grid: Meter::default(), chargers: (0..chargers).map(one).collect(), images, measured_s: [-1.0; 3], wiring: vec![0; chargers], real_s: 0.0 }
+        Self {
+            pv,
+            battery,
+            grid: Meter::default(),
+            chargers: (0..chargers).map(one).collect(),
+            images,
+            measured_s: [-1.0; 3],
+            wiring: vec![0; chargers],
+            real_s: 0.0,
+        }
     }
 
     pub(crate) fn charger(&self, index: usize) -> &super::plant::Charger {

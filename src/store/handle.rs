@@ -176,6 +176,8 @@ pub(crate) enum Ask {
     HeldAll(oneshot::Sender<Result<Vec<Held>, StoreError>>),
     Baseline(DeviceId, String),
     Baselines(oneshot::Sender<Result<Vec<(DeviceId, String)>, StoreError>>),
+    Wear(DeviceId, String),
+    Wears(oneshot::Sender<Result<Vec<(DeviceId, String)>, StoreError>>),
     Event(Box<Event>),
     PlanAnswer(Box<(UplinkName, String, serde_json::Value)>),
     Events(usize, oneshot::Sender<Result<Vec<(u64, Event)>, StoreError>>),
@@ -374,6 +376,26 @@ impl StoreHandle {
     /// [`StoreError`]
     pub async fn baselines(&self) -> Result<Vec<(DeviceId, String)>, StoreError> {
         self.ask(Ask::Baselines).await
+    }
+
+    /// Keep the ledger of a device's writes (its own JSON). It waits in memory and reaches the disk with the next commit of
+    /// telemetry, at the latest at the end. Never waits: when the queue is full it is not taken, and the next one tells all.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Stopped`]
+    pub fn save_wear(&self, device: DeviceId, json: String) -> Result<(), StoreError> {
+        self.asks.try_send(Ask::Wear(device, json)).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Stopped,
+        })
+    }
+
+    /// The ledgers of all devices: asked once, at start.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn wears(&self) -> Result<Vec<(DeviceId, String)>, StoreError> {
+        self.ask(Ask::Wears).await
     }
 
     /// Write an event down and queue it as a notice for every uplink.

@@ -1,12 +1,13 @@
 //! Commands, plans, held setpoints, events and notices: each written at once, in a transaction of its own.
 
 use super::handle::{Admitted, NewCommand, Notice, NoticeBody, OpenCommand, OutboxItem, StoredPlan};
-use super::sql::{next_number, number, read_id, set_number, to_i64, to_u64};
+use super::sql::{next_number, number, read_id, set_meta, set_number, to_i64, to_u64};
 use crate::model::{
     CommandResult, DeviceId, Event, EventState, Held, PlanId, ReplyTo, Severity, Timestamp, UplinkName,
 };
 use crate::wire::{demand_from_json, demand_json, result_from_json, result_json};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A command's id is remembered this long.
@@ -230,6 +231,22 @@ pub(crate) fn set_baseline(conn: &Connection, device: &DeviceId, json: &str) -> 
 /// All baselines.
 pub(crate) fn baselines(conn: &Connection) -> rusqlite::Result<Vec<(DeviceId, String)>> {
     let mut stmt = conn.prepare("SELECT device, json FROM baselines ORDER BY device")?;
+    let all: rusqlite::Result<Vec<_>> =
+        stmt.query_map([], |row| Ok(read_id(row, 0)?.zip(Some(row.get(1)?))))?.collect();
+    Ok(all?.into_iter().flatten().collect())
+}
+
+/// The place of a ledger of writes in `meta`.
+const WEAR: &str = "wear.";
+
+/// Keep ledgers of writes, within a transaction.
+pub(crate) fn set_wear(tx: &Connection, ledgers: &BTreeMap<DeviceId, String>) -> rusqlite::Result<()> {
+    ledgers.iter().try_for_each(|(device, json)| set_meta(tx, &format!("{WEAR}{device}"), json))
+}
+
+/// All ledgers of writes.
+pub(crate) fn wears(conn: &Connection) -> rusqlite::Result<Vec<(DeviceId, String)>> {
+    let mut stmt = conn.prepare("SELECT substr(key, 6), value FROM meta WHERE key GLOB 'wear.*' ORDER BY key")?;
     let all: rusqlite::Result<Vec<_>> =
         stmt.query_map([], |row| Ok(read_id(row, 0)?.zip(Some(row.get(1)?))))?.collect();
     Ok(all?.into_iter().flatten().collect())

@@ -9,7 +9,7 @@
 //! **Durability.** Commands, results, plans, held setpoints, baselines, events, notices and kept values are on the disk,
 //! synced, before they are answered; those that nobody waits for are written in their order as soon as they come to the
 //! head of the queue, and tried again while the disk refuses. Telemetry waits in memory and is committed every
-//! `commit_every` together with the cursors, in one transaction with full sync.
+//! `commit_every` together with the cursors and the ledgers of writes, in one transaction with full sync.
 //!
 //! **Acknowledgement.** Each uplink has one cursor: the set of rows that arrived at its other side (contiguous up to
 //! somewhere, and ranges above, since live values overtake the backlog). Rows that never came to the store count as

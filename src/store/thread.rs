@@ -12,10 +12,10 @@ use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
 use super::written::Written;
 use super::{StoreSettings, journal, retention};
-use crate::model::{ClockState, Event, EventState, Mono, Severity, StoreStatus};
+use crate::model::{ClockState, DeviceId, Event, EventState, Mono, Severity, StoreStatus};
 use crate::runtime::Clock;
 use rusqlite::Connection;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,6 +65,8 @@ pub(crate) struct Worker {
     restamp: Restamp,
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
     deferred: Deferred,
+    /// Ledgers of writes that are not on the disk yet.
+    wear: BTreeMap<DeviceId, String>,
     due: Due,
     status: StoreStatus,
     full: retention::Full,
@@ -97,6 +99,7 @@ impl Worker {
             restamp,
             jobs: VecDeque::new(),
             deferred: Deferred::default(),
+            wear: BTreeMap::new(),
             status: StoreStatus::default(),
             full: retention::Full::default(),
             is_stuck: false,
@@ -203,6 +206,7 @@ impl Worker {
     fn is_dirty(&self) -> bool {
         self.telemetry.is_dirty()
             || self.decisions.is_dirty()
+            || !self.wear.is_empty()
             || self.runs.is_due(&self.clock, self.settings.commit_every)
     }
 
@@ -245,9 +249,10 @@ impl Worker {
         self.due.commit = self.clock.mono().plus(self.settings.commit_every);
         let now = self.clock.now();
         let trusted = self.clock.state() != ClockState::Untrusted;
-        let written = &mut self.written;
+        let (written, wear) = (&mut self.written, &self.wear);
         let mut along = None;
         let done = self.telemetry.commit(&self.conn, |tx| {
+            journal::set_wear(tx, wear)?;
             along = Some(Along::write(tx, &self.decisions, &self.runs, &self.clock)?);
             if trusted {
                 set_meta(tx, super::LAST_WALL_MS, &now.ms().to_string())?;
@@ -258,6 +263,7 @@ impl Worker {
             Ok(()) => {
                 self.is_stuck = false;
                 self.wrote_along(along);
+                self.wear.clear();
                 self.wrote();
                 Ok(())
             }
@@ -423,6 +429,7 @@ impl Worker {
                 self.telemetry.take(stored);
             }
             Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
+            Ask::Wear(device, json) => drop(self.wear.insert(device, json)),
             Ask::Flush(reply) => answer(reply, self.commit()),
             Ask::Stop(reply) => return Next::Stop(reply),
             Ask::History(query, reply) => {
@@ -508,6 +515,7 @@ impl Worker {
             Ask::OpenCommands(reply) => answer(reply, journal::open_commands(conn).attempt("reading commands")),
             Ask::Plans(reply) => answer(reply, journal::plans(conn).attempt("reading plans")),
             Ask::HeldAll(reply) => answer(reply, journal::held_all(conn).attempt("reading held setpoints")),
+            Ask::Wears(reply) => answer(reply, journal::wears(conn).attempt("reading ledgers of writes")),
             Ask::Baselines(reply) => answer(reply, journal::baselines(conn).attempt("reading baselines")),
             Ask::Events(limit, reply) => answer(reply, journal::events(conn, limit).attempt("reading events")),
             Ask::Outbox(uplink, limit, reply) => {

@@ -134,7 +134,8 @@ impl Measure {
             });
             let most = (0..2).map(|i| house.charger(i).offered_a()).fold(0.0, f64::max);
             if charges || most > 6.0 {
-                self.beyond.push(format!("blind at {}: a car has {most} A, the battery charges: {charges}", clock(second)));
+                self.beyond
+                    .push(format!("blind at {}: a car has {most} A, the battery charges: {charges}", clock(second)));
             }
             self.blind_seen += 1;
         }
@@ -215,7 +216,7 @@ impl Week {
             self.check_commands(seed, &self.script, &mut faults);
         }
         for event in &self.disk.events {
-            if !matches!(event.code.as_str(), "import_limit" | "export_limit" | "grid_meter_stale") {
+            if !matches!(event.code.as_str(), "import_limit" | "export_limit" | "grid_meter_stale" | "write_budget") {
                 faults.push(format!("{}: {} {}", event.ts, event.code, event.text));
             }
         }

@@ -87,6 +87,7 @@ fn specs() -> Vec<DeviceSpec> {
             enabled: kind != DeviceKind::Meter,
             accept_no_failsafe: false,
             fallback_current_a: Some(6.0),
+            flash_writes_per_day: None,
         },
     };
     NAMES.iter().zip(kinds).map(one).collect()

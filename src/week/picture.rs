@@ -39,7 +39,9 @@ impl Row {
 }
 
 pub(super) fn csv(rows: &[Row]) -> String {
-    let mut out = "second,grid_w,highest_phase_a,lasting_phase_a,load_w,pv_w,pv_could_w,battery_w,soc_pct,car1_w,car2_w\n".to_owned();
+    let mut out =
+        "second,grid_w,highest_phase_a,lasting_phase_a,load_w,pv_w,pv_could_w,battery_w,soc_pct,car1_w,car2_w\n"
+            .to_owned();
     for r in rows {
         writeln!(
             out,
@@ -160,7 +162,11 @@ pub(super) fn svg(rows: &[Row], spans: &[(usize, usize, &'static str)]) -> Strin
         .unwrap();
     }
     let [amps, power, cars, battery, soc] = &panels;
-    amps.frame(&mut out, "highest phase current at the fuse, A (grey: for a moment, black: for 10 s)", &[0.0, 10.0, 20.0, 30.0, 40.0]);
+    amps.frame(
+        &mut out,
+        "highest phase current at the fuse, A (grey: for a moment, black: for 10 s)",
+        &[0.0, 10.0, 20.0, 30.0, 40.0],
+    );
     amps.limit(&mut out, FUSE_A, "fuse 25 A");
     amps.line(&mut out, &of(|r| r.highest_a, most), "#bbb", 1.0);
     amps.line(&mut out, &of(|r| r.lasting_a, most), "#000", 1.2);
