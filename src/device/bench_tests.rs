@@ -2,14 +2,17 @@
 //! that is an argument.
 
 use super::apply::Keeper;
-use super::words::{Checked, Do, Effect, Looked, Trouble, Wrote};
+use super::purse::Purse;
+use super::words::{Checked, Do, Effect, Looked, Spend, Trouble, Wrote};
 use crate::link::LinkError;
 use crate::model::{
     BootId, ClockState, Demand, DeviceSpec, DeviceState, DeviceStatus, Evidence, Held, Mono, Order, Outcome, Sample,
     Timestamp,
 };
-use crate::profile::{Answer, Driver, Program, Refusal, Request, Step};
+use crate::profile::{Answer, Check, Driver, Program, Refusal, Request, Step};
+use crate::runtime::Clock;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a turn brought.
 #[derive(Debug)]
@@ -19,6 +22,7 @@ pub(crate) enum Out {
     Held(Held),
     NotHeld,
     Baseline(String),
+    Wear(String),
     Status(DeviceStatus),
     Alarm(&'static str),
 }
@@ -31,6 +35,8 @@ pub(crate) struct Bench {
     spec: DeviceSpec,
     driver: Driver,
     keeper: Keeper,
+    purse: Purse,
+    clock: Clock,
     baseline: Option<String>,
     program: Option<(Demand, Program)>,
     is_found: bool,
@@ -48,9 +54,13 @@ impl Bench {
         driver: Driver,
         held: Option<&Held>,
         baseline: Option<String>,
+        wear: Option<&str>,
         boot: u64,
+        clock: &Clock,
     ) -> Self {
         Self {
+            purse: Purse::new(wear, spec.control.flash_writes_per_day, clock),
+            clock: clock.clone(),
             keeper: Keeper::new(spec.clone(), held.map(|h| (h.demand, h.on_end))),
             spec,
             driver,
@@ -81,30 +91,26 @@ impl Bench {
                     self.rests_until = until;
                     return;
                 }
-                Do::Write { demand, lease, remember, .. } => {
-                    let result = self.driver.program(&demand, lease).map_err(Trouble::Impossible).and_then(|program| {
-                        if let Some((demand, on_end)) = remember {
-                            out.push(Out::Held(Held { device: self.spec.id.clone(), demand, on_end, since: wall }));
-                        }
-                        let wrote = Wrote { settle: program.settle, refresh: program.refresh, fallback: Vec::new() };
-                        for request in &program.writes {
-                            ask(request).map_err(trouble)?;
-                        }
-                        self.program = Some((demand, program));
-                        Ok(wrote)
-                    });
+                Do::Write { demand, lease, remember, spend } => {
+                    let mut is_sent = false;
+                    let result = self.write((demand, lease), remember, spend, &mut is_sent, wall, ask, out);
+                    if !is_sent {
+                        self.keeper.unsent();
+                    }
+                    if let Err(Trouble::Spent { .. }) = &result
+                        && self.purse.tells_today()
+                    {
+                        out.push(Out::Alarm("write_budget"));
+                    }
                     let effects = self.keeper.wrote(now, result);
                     self.emit(effects, wall, out);
+                    self.keep_wear(out);
                 }
                 Do::Refresh { demand, lease } => {
-                    let result = self.driver.program(&demand, lease).map_err(Trouble::Impossible).and_then(|program| {
-                        for (_, request) in program.writes.iter().enumerate().filter(|(n, _)| program.is_refreshed(*n)) {
-                            ask(request).map_err(trouble)?;
-                        }
-                        Ok(Wrote { settle: program.settle, refresh: program.refresh, fallback: Vec::new() })
-                    });
+                    let result = self.refresh(demand, lease, ask);
                     let effects = self.keeper.wrote(now, result);
                     self.emit(effects, wall, out);
+                    self.keep_wear(out);
                 }
                 Do::Check { demand, lease } => {
                     let program = match self.program.take() {
@@ -112,17 +118,7 @@ impl Bench {
                         _ => self.driver.program(&demand, lease).map_err(Trouble::Impossible),
                     };
                     let result = program.and_then(|program| {
-                        let checks = program.checks.iter().map(|check| {
-                            let verdict = check.judge(&ask(&check.read).map_err(trouble)?);
-                            let evidence = Evidence {
-                                at: wall,
-                                via: "test".into(),
-                                address: verdict.address,
-                                wrote: verdict.wrote,
-                                read: verdict.read,
-                            };
-                            Ok(Checked { ok: verdict.ok, failsafe: check.failsafe, evidence })
-                        });
+                        let checks = program.checks.iter().map(|check| look_at(check, wall, ask));
                         let checks = checks.collect::<Result<Vec<_>, Trouble>>()?;
                         let refresh = program.refresh;
                         self.program = Some((demand, program));
@@ -134,6 +130,75 @@ impl Bench {
             }
         }
         panic!("{} does not come to rest", self.spec.id);
+    }
+
+    /// As the task does it, without waiting.
+    #[expect(clippy::too_many_arguments, reason = "what the task has in its fields")]
+    fn write(
+        &mut self,
+        (demand, lease): (Demand, Duration),
+        remember: Option<(Demand, Demand)>,
+        spend: Spend,
+        is_sent: &mut bool,
+        wall: Timestamp,
+        ask: Ask<'_>,
+        out: &mut Vec<Out>,
+    ) -> Result<Wrote, Trouble> {
+        let program = self.driver.program(&demand, lease).map_err(Trouble::Impossible)?;
+        let is_urgent = matches!(demand, Demand::ChargerOff)
+            || matches!(demand, Demand::BatteryPower { watts, .. } if watts == 0.0);
+        let mut left = Vec::new();
+        for (index, request) in program.writes.iter().enumerate() {
+            let all: Vec<usize> =
+                program.targets.iter().enumerate().filter(|(_, t)| t.write == index).map(|(n, _)| n).collect();
+            let completes = index + 1 == program.writes.len() && !left.is_empty();
+            let look = program.look(index).filter(|_| !is_urgent && !completes && program.wears(index));
+            match look.map(|look| ask(&look)).transpose() {
+                Ok(None) | Err(LinkError::Refused(_)) => left.push((index, request.clone(), all)),
+                Ok(Some(answer)) => left.extend(program.left(index, &answer).map(|(r, into)| (index, r, into))),
+                Err(error) => return Err(trouble(error)),
+            }
+        }
+        if let Spend::Budget { gap } = spend {
+            let into = left.iter().flat_map(|(_, _, into)| into).filter_map(|n| program.targets.get(*n));
+            self.purse.allows(into, gap, &self.clock)?;
+        }
+        *is_sent = true;
+        if let Some((demand, on_end)) = remember {
+            out.push(Out::Held(Held { device: self.spec.id.clone(), demand, on_end, since: wall }));
+        }
+        let mut wrote = Wrote { settle: program.settle, refresh: program.refresh, fallback: Vec::new() };
+        self.program = Some((demand, program.clone()));
+        for (index, request, into) in left {
+            if index == program.fallback && index > 0 {
+                for check in program.checks.iter().filter(|c| c.failsafe) {
+                    wrote.fallback.push(look_at(check, wall, ask)?.evidence);
+                }
+            }
+            let answer = ask(&request);
+            if !matches!(answer, Err(LinkError::Refused(_))) {
+                self.purse.count(into.iter().filter_map(|n| program.targets.get(*n)), &self.clock);
+            }
+            answer.map_err(trouble)?;
+        }
+        Ok(wrote)
+    }
+
+    fn refresh(&mut self, demand: Demand, lease: Duration, ask: Ask<'_>) -> Result<Wrote, Trouble> {
+        let program = self.driver.program(&demand, lease).map_err(Trouble::Impossible)?;
+        for (index, request) in program.writes.iter().enumerate().filter(|(index, _)| program.is_refreshed(*index)) {
+            ask(request).map_err(trouble)?;
+            self.purse.count(program.targets.iter().filter(|t| t.write == index), &self.clock);
+        }
+        let wrote = Wrote { settle: program.settle, refresh: program.refresh, fallback: Vec::new() };
+        self.program = Some((demand, program));
+        Ok(wrote)
+    }
+
+    fn keep_wear(&mut self, out: &mut Vec<Out>) {
+        if let Some((_, Some(json))) = self.purse.take_news(&self.clock) {
+            out.push(Out::Wear(json));
+        }
     }
 
     /// Read it, or find it first.
@@ -216,6 +281,13 @@ impl Bench {
             });
         }
     }
+}
+
+fn look_at(check: &Check, wall: Timestamp, ask: Ask<'_>) -> Result<Checked, Trouble> {
+    let verdict = check.judge(&ask(&check.read).map_err(trouble)?);
+    let evidence =
+        Evidence { at: wall, via: "test".into(), address: verdict.address, wrote: verdict.wrote, read: verdict.read };
+    Ok(Checked { ok: verdict.ok, failsafe: check.failsafe, evidence })
 }
 
 fn trouble(error: LinkError) -> Trouble {

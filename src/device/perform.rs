@@ -80,7 +80,9 @@ impl DeviceTask {
         let mut left = Vec::with_capacity(program.writes.len());
         for (index, request) in program.writes.iter().enumerate() {
             let all = || program.targets.iter().enumerate().filter(|(_, t)| t.write == index).map(|(n, _)| n).collect();
-            let look = program.look(index).filter(|_| !urgent && program.wears(index));
+            // The last write is what makes a device take the new values of the others, though it is equal itself.
+            let completes = index + 1 == program.writes.len() && !left.is_empty();
+            let look = program.look(index).filter(|_| !urgent && !completes && program.wears(index));
             let now = match look {
                 None => None,
                 Some(look) => match self.ask(look).await {

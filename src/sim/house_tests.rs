@@ -28,6 +28,10 @@ pub(crate) struct House {
     /// Each in a world of its own, of which nothing else is used.
     chargers: Vec<World>,
     images: [Image; 3],
+    /// When each of them was measured last.
+    measured_s: [f64; 3],
+    /// To which phase of the house the first of each charger is wired; the others follow.
+    pub(crate) wiring: Vec<usize>,
     real_s: f64,
 }
 
@@ -43,7 +47,16 @@ impl House {
             world.charger.plug(None);
             world
         };
-        Self { pv, battery, grid: Meter::default(), chargers: (0..chargers).map(one).collect(), images, real_s: 0.0 }
+        Self {
+            pv,
+            battery,
+            grid: Meter::default(),
+            chargers: (0..chargers).map(one).collect(),
+            images,
+            measured_s: [-1.0; 3],
+            wiring: vec![0; chargers],
+            real_s: 0.0,
+        }
     }
 
     pub(crate) fn charger(&self, index: usize) -> &super::plant::Charger {
@@ -59,10 +72,10 @@ impl House {
         self.real_s += dt;
         self.pv.step(self.real_s, dt, dt, sun);
         let mut need = load_w;
-        for world in &mut self.chargers {
+        for (world, first) in self.chargers.iter_mut().zip(&self.wiring) {
             world.charger.step(self.real_s, dt, &VOLTS);
-            for (need, watts) in need.iter_mut().zip(world.charger.power_w) {
-                *need += watts;
+            for (i, watts) in world.charger.power_w.into_iter().enumerate() {
+                need[(i + first) % 3] += watts;
             }
         }
         for (need, watts) in need.iter_mut().zip(self.pv.phases_w()) {
@@ -77,13 +90,16 @@ impl House {
 
     /// Read holding registers, as measured at this moment; or the exception.
     pub(crate) fn read(&mut self, place: Place, address: u16, count: u16) -> Result<Vec<u16>, u8> {
+        let index = Self::index(place);
+        let is_new = (std::mem::replace(&mut self.measured_s[index], self.real_s) - self.real_s).abs() > 0.0;
         match place {
+            Place::Charger(_) => return Err(1),
+            _ if !is_new => {}
             Place::Pv => drop(inverter::measure(&mut self.images[0], &self.pv, VOLTS, 50.0)),
             Place::Battery => drop(battery::measure(&mut self.images[1], &self.battery, VOLTS, 50.0, self.real_s)),
             Place::Grid => drop(meter::measure(&mut self.images[2], &self.grid, VOLTS, 50.0)),
-            Place::Charger(_) => return Err(1),
         }
-        self.image(place).read(address, count).map_err(exception)
+        self.images[index].read(address, count).map_err(exception)
     }
 
     /// Write holding registers.
@@ -102,13 +118,12 @@ impl House {
         Ok(())
     }
 
-    fn image(&mut self, place: Place) -> &mut Image {
-        let index = match place {
+    const fn index(place: Place) -> usize {
+        match place {
             Place::Pv => 0,
             Place::Battery => 1,
             Place::Grid | Place::Charger(_) => 2,
-        };
-        &mut self.images[index]
+        }
     }
 
     /// Answer a charger's `GET`; is something set by it.

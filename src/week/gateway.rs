@@ -22,6 +22,7 @@ use std::time::Duration;
 pub(super) struct Disk {
     pub(super) held: BTreeMap<DeviceId, Held>,
     pub(super) baselines: BTreeMap<DeviceId, String>,
+    pub(super) wear: BTreeMap<DeviceId, String>,
     pub(super) open: Vec<OpenCommand>,
     pub(super) plans: Vec<StoredPlan>,
     pub(super) order: u64,
@@ -71,12 +72,21 @@ impl Gateway {
         let benches = specs.iter().map(|spec| {
             let driver = catalogue.get(&spec.profile).unwrap().driver(spec).unwrap();
             let baseline = disk.baselines.get(&spec.id).cloned();
-            Bench::new(spec.clone(), driver, disk.held.get(&spec.id), baseline, disk.boots)
+            Bench::new(
+                spec.clone(),
+                driver,
+                disk.held.get(&spec.id),
+                baseline,
+                disk.wear.get(&spec.id).map(String::as_str),
+                disk.boots,
+                &clock,
+            )
         });
+        let benches = benches.collect();
         let mut made = Self {
             core: Core::new(site.clone(), specs.to_vec(), clock.mono()),
             site: site.clone(),
-            benches: benches.collect(),
+            benches,
             statuses: specs.iter().map(|_| DeviceStatus::default()).collect(),
             orders: specs.iter().map(|_| Order::Wait).collect(),
             specs: specs.to_vec(),
@@ -259,6 +269,10 @@ impl Gateway {
                 }
                 Out::Baseline(json) => {
                     disk.baselines.insert(id.clone(), json);
+                    continue;
+                }
+                Out::Wear(json) => {
+                    disk.wear.insert(id.clone(), json);
                     continue;
                 }
                 Out::Alarm(code) => {

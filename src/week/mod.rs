@@ -72,9 +72,15 @@ fn specs() -> Vec<DeviceSpec> {
                 max_discharge_w: Some(4500.0),
                 min_soc_pct: Some(10.0),
                 max_soc_pct: Some(100.0),
+                ramp_w_per_s: Some(1000.0),
                 ..DeviceLimits::default()
             },
-            DeviceKind::Charger => DeviceLimits { max_current_a: Some(16.0), ..DeviceLimits::default() },
+            DeviceKind::Charger => DeviceLimits {
+                max_current_a: Some(16.0),
+                min_on: Some(Duration::from_secs(60)),
+                min_off: Some(Duration::from_secs(60)),
+                ..DeviceLimits::default()
+            },
             _ => DeviceLimits::default(),
         },
         control: ControlSettings {
@@ -123,6 +129,9 @@ struct Week {
     polls: u64,
     /// Of the present minute.
     highest_a: f64,
+    lasting_a: f64,
+    /// Current per phase of the last 10 s.
+    last_a: std::collections::VecDeque<[f64; 3]>,
     /// Seconds to print.
     trace: std::ops::Range<usize>,
 }
@@ -131,6 +140,8 @@ impl Week {
     fn new(seed: u64) -> Self {
         let mut house = House::new(PV_W, 50.0, 2);
         house.charger_mut(1).car_phases = 1;
+        // As electricians do it: which phase the one-phase car comes to is told by nobody.
+        house.wiring[1] = usize::try_from(seed % 3).unwrap();
         Self {
             house,
             surroundings: Surroundings::new(seed),
@@ -145,6 +156,8 @@ impl Week {
             rows: Vec::new(),
             polls: 0,
             highest_a: 0.0,
+            lasting_a: 0.0,
+            last_a: std::collections::VecDeque::new(),
             trace: trace(),
         }
     }
@@ -224,9 +237,23 @@ impl Week {
             );
         }
         self.highest_a = self.house.grid.power_w.iter().fold(self.highest_a, |most, w| most.max(w / 230.0));
-        if half == 1 && second % 60 == 59 {
-            self.rows.push(Row::new(second, &self.house, load, std::mem::take(&mut self.highest_a)));
+        if half == 1 {
+            self.lasting_a = self.lasting_a.max(self.lasting());
         }
+        if half == 1 && second % 60 == 59 {
+            let amps = [std::mem::take(&mut self.highest_a), std::mem::take(&mut self.lasting_a)];
+            self.rows.push(Row::new(second, &self.house, load, amps));
+        }
+    }
+
+    /// The highest phase current that did not end within 10 s, A.
+    fn lasting(&mut self) -> f64 {
+        if self.last_a.len() >= 10 {
+            self.last_a.pop_front();
+        }
+        self.last_a.push_back(self.house.grid.power_w.map(|w| w / 230.0));
+        let least = |phase: usize| self.last_a.iter().fold(f64::INFINITY, |least, a| least.min(a[phase]));
+        (0..3).map(least).fold(0.0, f64::max)
     }
 
     /// What a poll would see: a quiet second is one in which none of this moves.
@@ -293,7 +320,10 @@ impl Week {
                     std::mem::take(&mut self.sent).into_iter().for_each(|item| self.happen(item));
                 }
             }
-            Item::Meter(answers) => self.is_meter_silent = !answers,
+            Item::Meter(answers) => {
+                self.is_meter_silent = !answers;
+                self.measure.blind_since = (!answers).then_some(self.measure.second);
+            }
             Item::Cut => {
                 self.measure.cut(&self.house);
                 self.gateway = None;

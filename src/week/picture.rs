@@ -11,6 +11,8 @@ pub(super) struct Row {
     second: usize,
     grid_w: f64,
     highest_a: f64,
+    /// Of those that lasted for 10 s.
+    lasting_a: f64,
     load_w: f64,
     pv_w: f64,
     pv_could_w: f64,
@@ -20,11 +22,12 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn new(second: usize, house: &House, load_w: [f64; 3], highest_a: f64) -> Self {
+    pub(super) fn new(second: usize, house: &House, load_w: [f64; 3], [highest_a, lasting_a]: [f64; 2]) -> Self {
         Self {
             second,
             grid_w: house.grid.total_w(),
             highest_a,
+            lasting_a,
             load_w: load_w.iter().sum(),
             pv_w: house.pv.power_w,
             pv_could_w: house.pv.available_w,
@@ -36,14 +39,17 @@ impl Row {
 }
 
 pub(super) fn csv(rows: &[Row]) -> String {
-    let mut out = "second,grid_w,highest_phase_a,load_w,pv_w,pv_could_w,battery_w,soc_pct,car1_w,car2_w\n".to_owned();
+    let mut out =
+        "second,grid_w,highest_phase_a,lasting_phase_a,load_w,pv_w,pv_could_w,battery_w,soc_pct,car1_w,car2_w\n"
+            .to_owned();
     for r in rows {
         writeln!(
             out,
-            "{},{},{:.2},{},{},{},{},{:.2},{},{}",
+            "{},{},{:.2},{:.2},{},{},{},{},{:.2},{},{}",
             r.second,
             r.grid_w,
             r.highest_a,
+            r.lasting_a,
             r.load_w,
             r.pv_w,
             r.pv_could_w,
@@ -148,17 +154,22 @@ pub(super) fn svg(rows: &[Row], spans: &[(usize, usize, &'static str)]) -> Strin
             r#"<rect x="{left:.0}" y="40" width="{width:.0}" height="{:.0}" fill="{color}" opacity="0.22"/><text x="{left:.0}" y="{}" font-size="10" fill="{color}">{what}</text>"#,
             bottom - 40.0,
             match *what {
-                "reboot" | "meter silent" => 36,
-                "outage" => 14,
-                _ => 25,
+                "reboot" => 36,
+                "outage" | "event" => 12,
+                _ => 24,
             }
         )
         .unwrap();
     }
     let [amps, power, cars, battery, soc] = &panels;
-    amps.frame(&mut out, "highest phase current at the fuse, A (most in 10 min)", &[0.0, 10.0, 20.0, 30.0, 40.0]);
+    amps.frame(
+        &mut out,
+        "highest phase current at the fuse, A (grey: for a moment, black: for 10 s)",
+        &[0.0, 10.0, 20.0, 30.0, 40.0],
+    );
     amps.limit(&mut out, FUSE_A, "fuse 25 A");
-    amps.line(&mut out, &of(|r| r.highest_a, most), "#555", 1.0);
+    amps.line(&mut out, &of(|r| r.highest_a, most), "#bbb", 1.0);
+    amps.line(&mut out, &of(|r| r.lasting_a, most), "#000", 1.2);
     power.frame(
         &mut out,
         "grid (black, + = import), sun (orange; grey: what it could give), load (blue), kW",
