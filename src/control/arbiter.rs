@@ -230,7 +230,7 @@ fn want(unit: &Unit, action: &Action) -> Result<(Want, Option<&'static str>), St
             Want::Power { watts: power_limit(unit, rated * pct / 100.0, &mut by) }
         }
         Action::Start => Want::Amps { amps: charger_max(unit) },
-        Action::SetMaxCurrent { current_a } => {
+        Action::SetMaxCurrent { current_a, .. } => {
             let mut amps = *current_a;
             clip(&mut amps, charger_max(unit), "max_current_a", &mut by);
             Want::Amps { amps }
@@ -284,7 +284,9 @@ fn finish(q: &Question<'_>, unit: &Unit, draft: &Draft<'_>) -> Option<Holder> {
         Want::Power { watts } | Want::Export { watts } => Demand::PowerLimit { watts },
         // Nobody asked for a charge: only a limit.
         Want::Amps { amps } if amps >= charger_min(unit) && draft.intent.is_none() => Demand::ChargerLimit { amps },
-        Want::Amps { amps } if amps >= charger_min(unit) => Demand::ChargerCurrent { amps },
+        Want::Amps { amps } if amps >= charger_min(unit) => {
+            Demand::ChargerCurrent { amps, phases: phases(unit, draft) }
+        }
         Want::Amps { .. } | Want::Off => Demand::ChargerOff,
     };
     let on_end = on_end(q.site, unit, demand);
@@ -305,7 +307,7 @@ fn finish(q: &Question<'_>, unit: &Unit, draft: &Draft<'_>) -> Option<Holder> {
             rank: Rank::Default,
             source: "site limit".to_owned(),
             asked: match demand {
-                Demand::ChargerLimit { amps } => Action::SetMaxCurrent { current_a: amps },
+                Demand::ChargerLimit { amps } => Action::SetMaxCurrent { current_a: amps, phases: None },
                 Demand::PowerLimit { watts } => Action::SetPowerLimit { power_w: watts },
                 _ => Action::Stop,
             },
@@ -318,11 +320,19 @@ fn finish(q: &Question<'_>, unit: &Unit, draft: &Draft<'_>) -> Option<Holder> {
     }
 }
 
+/// The phases that were asked for, where the charger can switch them.
+fn phases(unit: &Unit, draft: &Draft<'_>) -> Option<u8> {
+    match draft.intent.map(|i| &i.action) {
+        Some(Action::SetMaxCurrent { phases, .. }) if unit.caps.phase_switch => *phases,
+        _ => None,
+    }
+}
+
 /// What a device takes when its lease ends or derd stops: never wider than what protects a fuse or the agreed export.
 fn on_end(site: &SiteSpec, unit: &Unit, demand: Demand) -> Demand {
     match (unit.spec.kind, demand) {
         (DeviceKind::Charger, Demand::ChargerOff) if site.main_fuse_a.is_some() => Demand::ChargerOff,
-        (DeviceKind::Charger, Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps })
+        (DeviceKind::Charger, Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps })
             if site.main_fuse_a.is_some() =>
         {
             match unit.spec.control.charger_fallback() {
@@ -368,7 +378,10 @@ fn applied(q: &Question<'_>, unit: &Unit, asked: &Action, demand: Demand, by: Op
             put("pct", unit.caps.rated_w.filter(|r| *r > 0.0).map(|r| watts / r * 100.0));
         }
         (Action::SetPowerLimit { .. }, Demand::PowerLimit { watts }) => put("power_w", Some(watts)),
-        (Action::Start | Action::SetMaxCurrent { .. }, Demand::ChargerCurrent { amps }) => put("current_a", Some(amps)),
+        (Action::Start | Action::SetMaxCurrent { .. }, Demand::ChargerCurrent { amps, phases }) => {
+            put("current_a", Some(amps));
+            put("phases", phases.map(f64::from));
+        }
         (Action::Start | Action::SetMaxCurrent { .. }, Demand::ChargerOff) => put("current_a", Some(0.0)),
         _ => {}
     }

@@ -383,8 +383,10 @@ fn is_other(old: Demand, new: Demand) -> bool {
             x != y || watts(a, b)
         }
         (Demand::PowerLimit { watts: a }, Demand::PowerLimit { watts: b }) => watts(a, b),
-        (Demand::ChargerCurrent { amps: a }, Demand::ChargerCurrent { amps: b })
-        | (Demand::ChargerLimit { amps: a }, Demand::ChargerLimit { amps: b }) => (a - b).abs() >= 0.1,
+        (Demand::ChargerCurrent { amps: a, phases: x }, Demand::ChargerCurrent { amps: b, phases: y }) => {
+            x != y || (a - b).abs() >= 0.1
+        }
+        (Demand::ChargerLimit { amps: a }, Demand::ChargerLimit { amps: b }) => (a - b).abs() >= 0.1,
         (old, new) => old != new,
     }
 }

@@ -98,7 +98,7 @@ fn some_action(kind: DeviceKind) -> BoxedStrategy<Action> {
             Just(Action::Start),
             Just(Action::Stop),
             Just(Action::Auto),
-            (0.0..40.0).prop_map(|a| Action::SetMaxCurrent { current_a: a }),
+            (0.0..40.0).prop_map(|a| Action::SetMaxCurrent { current_a: a, phases: None }),
         ]
         .boxed(),
         _ => prop_oneof![
@@ -231,7 +231,7 @@ proptest! {
                 (DeviceKind::Charger, demand) => {
                     own += seen.power_w.unwrap_or(0.0);
                     let amps = match demand {
-                        Some(Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps }) => amps,
+                        Some(Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps }) => amps,
                         Some(Demand::ChargerOff) => 0.0,
                         // Left alone: it may take all it can, whatever the installer allows derd to tell it.
                         _ => charger_own_max(unit),

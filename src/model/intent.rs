@@ -95,6 +95,8 @@ pub enum Action {
     SetMaxCurrent {
         /// A; below the charger's minimum it pauses.
         current_a: f64,
+        /// On one phase or on three, where the charger can switch; `None`: as the installer set it.
+        phases: Option<u8>,
     },
 }
 

@@ -20,6 +20,7 @@ pub(super) struct Device {
     polled: Vec<usize>,
     info: DeviceInfo,
     max_current_a: Option<f64>,
+    phase_switch: bool,
     baseline: Option<Map<String, Value>>,
 }
 
@@ -40,6 +41,7 @@ impl Device {
             polled,
             info: DeviceInfo::default(),
             max_current_a: None,
+            phase_switch: false,
             baseline: None,
         }
     }
@@ -59,7 +61,10 @@ impl Device {
             Told::Fixed(_) => None,
         });
         let limit = self.doc.charger.iter().filter_map(|c| c.max_current.as_ref()).map(|p| p.from);
-        let mut todo: Vec<usize> = self.doc.identify.iter().map(|(p, _)| p.from).chain(told).chain(limit).collect();
+        // Whether it can switch phases shows in its settings.
+        let settings = self.doc.charger.iter().filter(|c| !c.phases.is_empty()).map(|c| c.read);
+        let identity = self.doc.identify.iter().map(|(p, _)| p.from);
+        let mut todo: Vec<usize> = identity.chain(told).chain(limit).chain(settings).collect();
         todo.sort_unstable();
         todo.dedup();
         self.todo = todo;
@@ -104,6 +109,10 @@ impl Device {
             let told = c.max_current.as_ref().and_then(|p| self.seen(p)).and_then(number);
             told.filter(|a| *a >= c.min_current_a && *a <= 80.0).unwrap_or(c.max_current_a)
         });
+        self.phase_switch = self.doc.charger.as_ref().is_some_and(|control| {
+            let settings = self.seen.iter().find(|(path, _)| *path == control.read);
+            settings.is_some_and(|(_, document)| charger::can_switch(control, document))
+        });
         self.seen.clear();
         Step::Ready
     }
@@ -114,6 +123,7 @@ impl Device {
             capabilities.actions = vec!["start", "stop", "set_max_current", "auto"];
             capabilities.min_current_a = Some(control.min_current_a);
             capabilities.max_current_a = self.max_current_a;
+            capabilities.phase_switch = self.phase_switch;
         }
         Found {
             info: self.info.clone(),
