@@ -122,6 +122,7 @@ impl Desk {
                 since: now,
                 ends_at: admitted.ends_at,
                 deadline,
+                why: None,
             }),
             (What::SiteLimit { side, power_w }, _) => {
                 ControlMsg::SiteLimit(SiteLimit { key, side, power_w, ends_at: admitted.ends_at, deadline })

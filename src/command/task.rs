@@ -93,7 +93,8 @@ pub fn create(parts: CommandParts) -> (CommandHandle, CommandTask) {
     let found = recover(&parts.open, &parts.plans, &parts.devices, &parts.site, &parts.clock);
     let mut jobs = Jobs::new(parts.store.clone());
     let (plans, book) = take_up(found, &mut jobs, &parts.plans);
-    let (summaries, summaries_rx) = watch::channel(Arc::new(plans.summaries(parts.clock.now())));
+    let (summaries, summaries_rx) =
+        watch::channel(Arc::new(plans.summaries(parts.clock.now(), &parts.control.status().borrow().plans)));
     let desk = Desk {
         devices: parts.devices,
         site: parts.site,
@@ -178,7 +179,7 @@ impl CommandTask {
     }
 
     fn publish(&self) {
-        let new = self.desk.plans.summaries(self.desk.clock.now());
+        let new = self.desk.plans.summaries(self.desk.clock.now(), &self.desk.control.status().borrow().plans);
         self.summaries.send_if_modified(|old| {
             let is_new = **old != new;
             if is_new {

@@ -2,6 +2,7 @@
 
 use super::clamp::{limit_discharge, limit_import, limit_inverters, limit_soc};
 use super::limits::{Bounds, Ceiling, EXPORT, charger_max, charger_min};
+use super::trace::{AMPS, MIN_CURRENT, Step, WATTS, Why, clip, limit_of};
 use super::view::{Unit, View};
 use crate::model::{
     Action, Applied, Demand, DeviceKind, Intent, IntentKey, LeaseEnd, Mono, Order, Params, Rank, Setpoint, SiteSpec,
@@ -19,11 +20,11 @@ const END_GRACE: Duration = Duration::from_secs(2);
 
 /// What an arbitration looks at.
 #[derive(Debug)]
-pub(crate) struct Question<'a> {
-    pub(crate) view: &'a View<'a>,
+pub(crate) struct Question<'v, 'a> {
+    pub(crate) view: &'v View<'v>,
     /// Those that hold something (no standing settings), for any device, in any order.
     pub(crate) intents: &'a [Intent],
-    pub(crate) site: &'a SiteSpec,
+    pub(crate) site: &'v SiteSpec,
     pub(crate) bounds: Bounds,
     pub(crate) now: Mono,
     pub(crate) wall: Timestamp,
@@ -55,18 +56,22 @@ pub(crate) struct Holder {
     pub(crate) applied: Applied,
 }
 
-/// The decision on one device.
+/// The decision on one device, with what led to it. Texts are made only where it is told: most cycles change nothing.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Decision {
+pub(crate) struct Decision<'a> {
     /// `None`: nobody wants anything.
     pub(crate) holder: Option<Holder>,
-    /// Who had to stand back, and for whom.
-    pub(crate) losers: Vec<(IntentKey, String)>,
+    /// The intent that won; `None` also for a protective hold.
+    pub(crate) winner: Option<&'a Intent>,
+    /// Who stands back for the winner: by rank, or because it was accepted later. The strongest first.
+    pub(crate) losers: Vec<&'a Intent>,
     /// What cannot be done on this device at all, and why.
-    pub(crate) impossible: Vec<(IntentKey, String)>,
+    pub(crate) impossible: Vec<(&'a Intent, String)>,
+    /// The limits that bit, in the order in which they did.
+    pub(crate) steps: Vec<Step>,
 }
 
-impl Decision {
+impl Decision<'_> {
     /// The decision as an order. Where `on_end` is a fallback for silence, it must not stay for ever after an ordinary
     /// end: there "nobody wants anything" is the device's baseline, held by control.
     pub(crate) fn order(&self, unit: &Unit, site: &SiteSpec, now: Mono, wall: Timestamp) -> Order {
@@ -124,12 +129,22 @@ pub(super) struct Draft<'a> {
     pub(super) index: usize,
     pub(super) intent: Option<&'a Intent>,
     pub(super) want: Want,
-    pub(super) limited_by: Option<&'static str>,
+    /// What the limits took from it so far.
+    pub(super) steps: Vec<Step>,
     /// Nobody asked, and a limit needs the device held.
     pub(super) guard: Option<&'static str>,
 }
 
 impl Draft<'_> {
+    /// The limit to name where there is room for one name: the last that bit; of a protective hold the one behind it.
+    fn limited_by(&self) -> Option<&'static str> {
+        let mut limits = self.steps.iter().rev().filter(|s| s.is_limit()).map(|s| s.name);
+        match self.guard {
+            Some(guard) => limits.find(|name| *name == guard),
+            None => limits.next(),
+        }
+    }
+
     fn rank(&self) -> (Rank, u64) {
         self.intent.map_or((Rank::Default, 0), |i| (i.rank, i.accepted))
     }
@@ -140,8 +155,8 @@ impl Draft<'_> {
 }
 
 /// Decide on every device, in the order of `view.units`. `memory` has one entry per unit.
-pub(crate) fn decide(q: &Question<'_>, memory: &mut [Memory]) -> Vec<Decision> {
-    let mut decisions: Vec<Decision> = q.view.units.iter().map(|_| Decision::default()).collect();
+pub(crate) fn decide<'a>(q: &Question<'_, 'a>, memory: &mut [Memory]) -> Vec<Decision<'a>> {
+    let mut decisions: Vec<Decision<'a>> = q.view.units.iter().map(|_| Decision::default()).collect();
     let mut drafts = Vec::with_capacity(decisions.len());
     for (index, ((unit, decision), mem)) in q.view.units.iter().zip(&mut decisions).zip(memory.iter_mut()).enumerate() {
         if unit.is_controlled() {
@@ -155,9 +170,11 @@ pub(crate) fn decide(q: &Question<'_>, memory: &mut [Memory]) -> Vec<Decision> {
     limit_import(q, &mut drafts, memory);
     let given_up_w = limit_discharge(q, &mut drafts, memory);
     limit_inverters(q, &mut drafts, memory, given_up_w);
-    for draft in &drafts {
+    for mut draft in drafts {
         if let (Some(unit), Some(decision)) = (q.view.units.get(draft.index), decisions.get_mut(draft.index)) {
-            decision.holder = finish(q, unit, draft);
+            decision.holder = finish(q, unit, &mut draft);
+            decision.winner = draft.intent;
+            decision.steps = draft.steps;
         }
     }
     decisions
@@ -180,24 +197,30 @@ fn forget_shares(drafts: &[Draft<'_>], memory: &mut [Memory]) {
 }
 
 /// The winner on one device and its wish within the limits of the device.
-fn draft<'a>(q: &Question<'a>, index: usize, unit: &Unit, decision: &mut Decision, mem: &mut Memory) -> Draft<'a> {
-    let mut mine: Vec<&Intent> = q
+fn draft<'a>(
+    q: &Question<'_, 'a>,
+    index: usize,
+    unit: &Unit,
+    decision: &mut Decision<'a>,
+    mem: &mut Memory,
+) -> Draft<'a> {
+    let mut mine: Vec<&'a Intent> = q
         .intents
         .iter()
         .filter(|i| i.device == unit.spec.id && !matches!(i.action, Action::SetReserve { .. }))
         .collect();
     mine.sort_by(|a, b| (b.rank, b.accepted, &b.key).cmp(&(a.rank, a.accepted, &a.key)));
-    let mut draft = Draft { index, intent: None, want: Want::Own, limited_by: None, guard: None };
+    let mut draft = Draft { index, intent: None, want: Want::Own, steps: Vec::new(), guard: None };
     for intent in mine {
-        if let Some(winner) = draft.intent {
-            decision.losers.push((intent.key.clone(), format!("{}: {}", winner.rank, winner.key)));
+        if draft.intent.is_some() {
+            decision.losers.push(intent);
             continue;
         }
         match want(unit, &intent.action) {
-            Ok((want, limited_by)) => {
-                draft = Draft { index, intent: Some(intent), want, limited_by, guard: None };
+            Ok((want, steps)) => {
+                draft = Draft { index, intent: Some(intent), want, steps, guard: None };
             }
-            Err(why) => decision.impossible.push((intent.key.clone(), why)),
+            Err(why) => decision.impossible.push((intent, why)),
         }
     }
     if let Some(intent) = draft.intent {
@@ -207,37 +230,37 @@ fn draft<'a>(q: &Question<'a>, index: usize, unit: &Unit, decision: &mut Decisio
 }
 
 /// An action as a wish, within what the device can do and the installer allows.
-fn want(unit: &Unit, action: &Action) -> Result<(Want, Option<&'static str>), String> {
+fn want(unit: &Unit, action: &Action) -> Result<(Want, Vec<Step>), String> {
     let (limits, caps) = (&unit.spec.limits, &unit.caps);
-    let mut by = None;
+    let mut steps = Vec::new();
     let want = match action {
         Action::Charge { power_w, grid, .. } => {
-            let watts = bounded(*power_w, limits.max_charge_w, caps.max_charge_w, "max_charge_w", &mut by)
+            let watts = bounded(*power_w, limits.max_charge_w, caps.max_charge_w, "max_charge_w", &mut steps)
                 .ok_or("the largest charge power of the device is not known: name power_w")?;
             Want::Charge { watts, grid: *grid }
         }
         Action::Discharge { power_w, .. } => {
-            let watts = bounded(*power_w, limits.max_discharge_w, caps.max_discharge_w, "max_discharge_w", &mut by)
+            let watts = bounded(*power_w, limits.max_discharge_w, caps.max_discharge_w, "max_discharge_w", &mut steps)
                 .ok_or("the largest discharge power of the device is not known: name power_w")?;
             Want::Discharge { watts }
         }
         Action::Idle => Want::Hold,
         Action::Auto | Action::SetReserve { .. } => Want::Own,
         Action::SetExportLimit { power_w } => Want::Export { watts: *power_w },
-        Action::SetPowerLimit { power_w } => Want::Power { watts: power_limit(unit, *power_w, &mut by) },
+        Action::SetPowerLimit { power_w } => Want::Power { watts: power_limit(unit, *power_w, &mut steps) },
         Action::SetPowerLimitPct { pct } => {
             let rated = caps.rated_w.ok_or("the rated power of the device is not known: name power_w")?;
-            Want::Power { watts: power_limit(unit, rated * pct / 100.0, &mut by) }
+            Want::Power { watts: power_limit(unit, rated * pct / 100.0, &mut steps) }
         }
         Action::Start => Want::Amps { amps: charger_max(unit) },
         Action::SetMaxCurrent { current_a, .. } => {
             let mut amps = *current_a;
-            clip(&mut amps, charger_max(unit), "max_current_a", &mut by);
+            clip(&mut amps, charger_max(unit), ("max_current_a", AMPS), charger_why(unit), &mut steps);
             Want::Amps { amps }
         }
         Action::Stop => Want::Off,
     };
-    Ok((want, by))
+    Ok((want, steps))
 }
 
 /// The asked power within the installer's and the device's own limit; what was not asked for is no clipping.
@@ -246,35 +269,43 @@ fn bounded(
     installer: Option<f64>,
     device: Option<f64>,
     name: &'static str,
-    by: &mut Option<&'static str>,
+    steps: &mut Vec<Step>,
 ) -> Option<f64> {
     let limit = [installer, device].into_iter().flatten().reduce(f64::min);
     match (asked, limit) {
-        (None, limit) => limit,
-        (Some(watts), limit) => {
+        (Some(watts), Some(limit)) => {
             let mut watts = watts;
-            clip(&mut watts, limit.unwrap_or(f64::INFINITY), name, by);
+            clip(&mut watts, limit, (name, WATTS), whose(installer, device), steps);
             Some(watts)
         }
+        (asked, limit) => asked.or(limit),
     }
 }
 
-fn power_limit(unit: &Unit, asked: f64, by: &mut Option<&'static str>) -> f64 {
+/// Which of the two is the tighter one.
+fn whose(installer: Option<f64>, device: Option<f64>) -> Why {
+    match (installer, device) {
+        (Some(i), Some(d)) if d < i => Why::Device,
+        (None, _) => Why::Device,
+        _ => Why::Installer,
+    }
+}
+
+pub(super) fn charger_why(unit: &Unit) -> Why {
+    whose(unit.spec.limits.max_current_a, unit.caps.max_current_a)
+}
+
+fn power_limit(unit: &Unit, asked: f64, steps: &mut Vec<Step>) -> f64 {
     let mut watts = asked;
-    clip(&mut watts, unit.spec.limits.max_power_w.unwrap_or(f64::INFINITY), "max_power_w", by);
+    clip(&mut watts, limit_of(unit.spec.limits.max_power_w), ("max_power_w", WATTS), Why::Installer, steps);
     watts
 }
 
-/// A limit that is tighter takes the value's place and leaves its name.
-pub(super) fn clip(value: &mut f64, limit: f64, name: &'static str, by: &mut Option<&'static str>) {
-    if limit < *value {
-        *value = limit.max(0.0);
-        *by = Some(name);
-    }
-}
-
 /// The wish as a demand with its end, its cause, and what comes after.
-fn finish(q: &Question<'_>, unit: &Unit, draft: &Draft<'_>) -> Option<Holder> {
+fn finish(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>) -> Option<Holder> {
+    if let Want::Amps { amps } = &mut draft.want {
+        *amps = pause_below_min(unit, *amps, &mut draft.steps);
+    }
     let demand = match draft.want {
         // 0.0 - x: a charge of nothing is 0 W, not -0 W.
         Want::Charge { watts, grid } => Demand::BatteryPower { watts: 0.0 - watts, grid },
@@ -282,15 +313,15 @@ fn finish(q: &Question<'_>, unit: &Unit, draft: &Draft<'_>) -> Option<Holder> {
         Want::Hold => Demand::BatteryPower { watts: 0.0, grid: false },
         Want::Own => Demand::Release,
         Want::Power { watts } | Want::Export { watts } => Demand::PowerLimit { watts },
+        Want::Amps { amps } if amps <= 0.0 => Demand::ChargerOff,
         // Nobody asked for a charge: only a limit.
-        Want::Amps { amps } if amps >= charger_min(unit) && draft.intent.is_none() => Demand::ChargerLimit { amps },
-        Want::Amps { amps } if amps >= charger_min(unit) => {
-            Demand::ChargerCurrent { amps, phases: phases(unit, draft) }
-        }
-        Want::Amps { .. } | Want::Off => Demand::ChargerOff,
+        Want::Amps { amps } if draft.intent.is_none() => Demand::ChargerLimit { amps },
+        Want::Amps { amps } => Demand::ChargerCurrent { amps, phases: phases(unit, draft) },
+        Want::Off => Demand::ChargerOff,
     };
     let on_end = on_end(q.site, unit, demand);
-    let limited_by = draft.limited_by.map(str::to_owned);
+    let by = draft.limited_by();
+    let limited_by = by.map(str::to_owned);
     match (draft.intent, draft.guard) {
         (Some(intent), _) => Some(Holder {
             key: intent.key.clone(),
@@ -300,7 +331,7 @@ fn finish(q: &Question<'_>, unit: &Unit, draft: &Draft<'_>) -> Option<Holder> {
             end: LeaseEnd { mono: intent.deadline, wall: intent.ends_at },
             demand,
             on_end,
-            applied: Applied { params: applied(q, unit, &intent.action, demand, draft.limited_by), limited_by },
+            applied: Applied { params: applied(q, unit, &intent.action, demand, by), limited_by },
         }),
         (None, Some(name)) => Some(Holder {
             key: IntentKey::Limit(name),
@@ -328,6 +359,17 @@ fn phases(unit: &Unit, draft: &Draft<'_>) -> Option<u8> {
     }
 }
 
+/// Below its smallest current a charger pauses.
+pub(super) fn pause_below_min(unit: &Unit, amps: f64, steps: &mut Vec<Step>) -> f64 {
+    let least = charger_min(unit);
+    if amps >= least {
+        return amps;
+    }
+    let mut amps = amps;
+    clip(&mut amps, 0.0, (MIN_CURRENT, AMPS), Why::Minimum { amps: least }, steps);
+    amps
+}
+
 /// What a device takes when its lease ends or derd stops: never wider than what protects a fuse or the agreed export.
 fn on_end(site: &SiteSpec, unit: &Unit, demand: Demand) -> Demand {
     match (unit.spec.kind, demand) {
@@ -350,7 +392,7 @@ fn on_end(site: &SiteSpec, unit: &Unit, demand: Demand) -> Demand {
 }
 
 /// The parameters that are applied, by the names of the request.
-fn applied(q: &Question<'_>, unit: &Unit, asked: &Action, demand: Demand, by: Option<&str>) -> Params {
+fn applied(q: &Question<'_, '_>, unit: &Unit, asked: &Action, demand: Demand, by: Option<&str>) -> Params {
     let mut params = Params::new();
     let mut put = |name: &str, value: Option<f64>| {
         if let Some(value) = value {

@@ -139,7 +139,7 @@ impl Claims {
     pub(crate) fn settle(
         &mut self,
         device: &DeviceId,
-        decision: &Decision,
+        decision: &Decision<'_>,
         power: Option<f64>,
         now: Mono,
         at: Timestamp,
@@ -149,20 +149,21 @@ impl Claims {
             let key = &c.intent.key;
             if let Some(holder) = decision.holder.as_ref().filter(|h| h.key == *key) {
                 c.hold(holder, power, now, at, updates);
-            } else if let Some((_, stronger)) = decision.losers.iter().find(|(k, _)| k == key)
-                && c.phase != Phase::Suspended
+            } else if c.phase != Phase::Suspended
+                && let Some(stronger) = decision.winner
+                && decision.losers.iter().any(|i| i.key == *key)
             {
                 c.phase = Phase::Suspended;
                 c.effect = EffectWatch::default();
                 c.energy.pause(now);
-                let progress = Progress::Suspended(stronger.clone());
+                let progress = Progress::Suspended(format!("{}: {}", stronger.rank, stronger.key));
                 updates.push(IntentUpdate { key: key.clone(), at, progress });
             }
         }
         self.0.retain(|c| {
-            let Some((key, why)) = decision.impossible.iter().find(|(k, _)| *k == c.intent.key) else { return true };
+            let Some((_, why)) = decision.impossible.iter().find(|(i, _)| i.key == c.intent.key) else { return true };
             let progress = Progress::Device { stage: Stage::Failed(why.clone()), evidence: Vec::new() };
-            updates.push(IntentUpdate { key: key.clone(), at, progress });
+            updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress });
             false
         });
     }

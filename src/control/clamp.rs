@@ -1,9 +1,10 @@
 //! Wishes on their way through the limits: the state of charge, the fuse, the agreed export. Pure.
 
-use super::arbiter::{Draft, Memory, Question, Want, clip};
+use super::arbiter::{Draft, Memory, Question, Want, charger_why, pause_below_min};
 use super::limits::{
     Ceiling, EXPORT, IMPORT, Import, Pace, charger_max, charger_min, charger_own_max, discharge_room, inverter_room,
 };
+use super::trace::{AMPS, WATTS, Why, clip, limit_of, put};
 use super::view::{Freshness, NOMINAL_V, Unit};
 use crate::model::{Action, Demand, DeviceKind, Mono};
 use std::time::Duration;
@@ -15,7 +16,7 @@ const SOC_HYSTERESIS: f64 = 1.0;
 
 /// No discharge at or below the lower bound, no charge at or above the upper one, neither while the state is unknown.
 pub(super) fn limit_soc(
-    q: &Question<'_>,
+    q: &Question<'_, '_>,
     index: usize,
     unit: &Unit,
     action: &Action,
@@ -24,39 +25,39 @@ pub(super) fn limit_soc(
 ) {
     let soc = q.view.seen.get(index).and_then(|s| s.soc_pct);
     let limits = &unit.spec.limits;
-    let (is_stopped, watts, name) = match (&mut draft.want, action) {
+    let (is_stopped, watts, name, bound) = match (&mut draft.want, action) {
         (Want::Charge { watts, .. }, Action::Charge { max_soc_pct, .. }) => {
             let bound = [limits.max_soc_pct, *max_soc_pct].into_iter().flatten().fold(100.0, f64::min);
             if let Some(soc) = soc {
                 mem.is_full = soc >= bound || (mem.is_full && soc > bound - SOC_HYSTERESIS);
             }
-            (mem.is_full, watts, "max_soc_pct")
+            (mem.is_full, watts, "max_soc_pct", bound)
         }
         (Want::Discharge { watts }, Action::Discharge { min_soc_pct, .. }) => {
             let bound = [limits.min_soc_pct, *min_soc_pct].into_iter().flatten().fold(0.0, f64::max);
             if let Some(soc) = soc {
                 mem.is_empty = soc <= bound || (mem.is_empty && soc < bound + SOC_HYSTERESIS);
             }
-            (mem.is_empty, watts, "min_soc_pct")
+            (mem.is_empty, watts, "min_soc_pct", bound)
         }
         _ => return,
     };
-    if soc.is_none() {
-        clip(watts, 0.0, "soc_unknown", &mut draft.limited_by);
-    } else if is_stopped {
-        clip(watts, 0.0, name, &mut draft.limited_by);
+    match soc {
+        None => clip(watts, 0.0, ("soc_unknown", WATTS), Why::SocUnknown, &mut draft.steps),
+        Some(soc) if is_stopped => clip(watts, 0.0, (name, WATTS), Why::Soc { soc, bound }, &mut draft.steps),
+        Some(_) => {}
     }
 }
 
 /// How the ceilings of one device move.
-fn pace(q: &Question<'_>, index: usize, rise: Duration, deadband: f64) -> Pace {
+fn pace(q: &Question<'_, '_>, index: usize, rise: Duration, deadband: f64) -> Pace {
     let poll = |unit: Option<&Unit>| unit.map_or(Duration::ZERO, |u| u.spec.poll);
     let slower = poll(q.view.units.get(index)).max(poll(q.view.units.iter().find(|u| u.is_grid())));
     Pace { skew: (slower + Duration::from_millis(300)).min(Duration::from_secs(3)), rise, deadband }
 }
 
 /// The fuse and the import limit: batteries that charge and all settable chargers share the room by rank.
-pub(super) fn limit_import(q: &Question<'_>, drafts: &mut [Draft<'_>], memory: &mut [Memory]) {
+pub(super) fn limit_import(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], memory: &mut [Memory]) {
     let is_charger = |d: &Draft<'_>| q.view.units.get(d.index).is_some_and(|u| u.spec.kind == DeviceKind::Charger);
     let ours: Vec<usize> = drafts
         .iter()
@@ -71,17 +72,19 @@ pub(super) fn limit_import(q: &Question<'_>, drafts: &mut [Draft<'_>], memory: &
         if unit.spec.kind == DeviceKind::Charger {
             limit_charger(q, unit, draft, mem, &mut room);
         } else if let Want::Charge { watts, .. } = &mut draft.want {
+            // Its own part in what the meter sees is not known.
+            let is_unseen = matches!(room, Import::Room { .. }) && !ours.contains(&draft.index);
             let free_w = match room {
                 Import::Free => None,
                 Import::Blind => Some(0.0),
-                // Its own part in what the meter sees is not known.
-                Import::Room { .. } if !ours.contains(&draft.index) => Some(0.0),
+                Import::Room { .. } if is_unseen => Some(0.0),
                 Import::Room { .. } => room.watts(&q.bounds),
             };
             let is_blind = matches!(room, Import::Blind);
             let pace = pace(q, draft.index, Duration::from_secs(5), 100.0);
             if let Some(limit) = ceiling(&mut mem.import, free_w, is_blind, q.now, pace) {
-                clip(watts, limit, IMPORT, &mut draft.limited_by);
+                let why = if is_unseen { Why::Unseen } else { room.why(q.view, &q.bounds) };
+                clip(watts, limit, (IMPORT, WATTS), why, &mut draft.steps);
             }
             room.take(*watts, &q.bounds);
         } else {
@@ -105,7 +108,7 @@ fn ceiling(slot: &mut Option<Ceiling>, room: Option<f64>, at_once: bool, now: Mo
     Some(ceiling.value().max(0.0))
 }
 
-fn limit_charger(q: &Question<'_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut Memory, room: &mut Import) {
+fn limit_charger(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut Memory, room: &mut Import) {
     let seen = q.view.seen.get(draft.index);
     let is_unplugged = seen.is_some_and(|s| s.is_unplugged);
     let asked = match draft.want {
@@ -147,15 +150,16 @@ fn limit_charger(q: &Question<'_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut
     };
     let mut amps = asked;
     if limit < asked {
-        clip(&mut amps, limit.floor(), IMPORT, &mut draft.limited_by);
+        let why = if is_fresh { room.why(q.view, &q.bounds) } else { room.why_silent() };
+        clip(&mut amps, limit.floor(), (IMPORT, AMPS), why, &mut draft.steps);
         mem.guarded = Some(q.now);
     } else if mem.guarded.is_some_and(|since| q.now.since(since) >= GUARD_LINGER) {
         mem.guarded = None;
     }
-    amps = if draft.want == Want::Own && mem.guarded.is_none() { amps } else { amps.min(charger_max(unit)) };
-    if amps < charger_min(unit) {
-        amps = 0.0;
+    if draft.want != Want::Own || mem.guarded.is_some() {
+        clip(&mut amps, charger_max(unit), ("max_current_a", AMPS), charger_why(unit), &mut draft.steps);
     }
+    amps = pause_below_min(unit, amps, &mut draft.steps);
     if draft.want != Want::Own || mem.guarded.is_some() {
         if draft.want == Want::Own {
             draft.guard = Some(IMPORT);
@@ -168,7 +172,7 @@ fn limit_charger(q: &Question<'_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut
 }
 
 /// The agreed export: batteries give way before the sun does. Returns the discharge that was taken back, W.
-pub(super) fn limit_discharge(q: &Question<'_>, drafts: &mut [Draft<'_>], memory: &mut [Memory]) -> f64 {
+pub(super) fn limit_discharge(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], memory: &mut [Memory]) -> f64 {
     let ours: Vec<usize> = drafts.iter().filter(|d| d.is_settable_battery()).map(|d| d.index).collect();
     let room = discharge_room(q.view, &q.bounds, &ours);
     let mut taken = 0.0;
@@ -184,7 +188,7 @@ pub(super) fn limit_discharge(q: &Question<'_>, drafts: &mut [Draft<'_>], memory
         let is_blind = q.view.grid_w.is_none();
         let pace = pace(q, draft.index, Duration::from_secs(5), 100.0);
         if let Some(limit) = ceiling(&mut mem.export, room.map(|r| r - taken), is_blind, q.now, pace) {
-            clip(watts, limit, EXPORT, &mut draft.limited_by);
+            clip(watts, limit, (EXPORT, WATTS), why_export(q, room.is_some()), &mut draft.steps);
         }
         taken += *watts;
         let measured = q.view.seen.get(draft.index).and_then(|s| s.power_w).unwrap_or(0.0);
@@ -193,12 +197,21 @@ pub(super) fn limit_discharge(q: &Question<'_>, drafts: &mut [Draft<'_>], memory
     given_up_w
 }
 
-fn is_battery(q: &Question<'_>, index: usize) -> bool {
+/// What the export limit goes by.
+fn why_export(q: &Question<'_, '_>, is_seen: bool) -> Why {
+    match (q.view.grid_w.filter(|_| is_seen), q.bounds.export_w) {
+        (Some(grid_w), Some(allowed_w)) => Why::Export { grid_w, allowed_w },
+        _ if q.view.grid_w.is_some() => Why::Unseen,
+        _ => Why::Blind,
+    }
+}
+
+fn is_battery(q: &Question<'_, '_>, index: usize) -> bool {
     q.view.units.get(index).is_some_and(|u| u.spec.kind == DeviceKind::Battery)
 }
 
 /// The agreed export again: the inverters take what is left of it, shared by their size.
-pub(super) fn limit_inverters(q: &Question<'_>, drafts: &mut [Draft<'_>], memory: &mut [Memory], given_up_w: f64) {
+pub(super) fn limit_inverters(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], memory: &mut [Memory], given_up_w: f64) {
     let is_settable = |d: &Draft<'_>| {
         q.view.units.get(d.index).is_some_and(|u| {
             u.spec.kind == DeviceKind::Inverter && (d.intent.is_some() || u.caps.actions.contains(&"set_power_limit"))
@@ -243,12 +256,20 @@ pub(super) fn limit_inverters(q: &Question<'_>, drafts: &mut [Draft<'_>], memory
             Want::Power { watts } => watts,
             _ => f64::INFINITY,
         };
-        let mut by = draft.limited_by;
-        clip(&mut watts, cap, EXPORT, &mut by);
-        if asked.is_none_or(|a| q.bounds.export_w.is_some_and(|site| site < a)) {
-            draft.limited_by = by;
+        let why = why_export(q, room.is_some());
+        match (asked, q.bounds.export_w) {
+            // What was asked for is a limit of the export itself: only a tighter one of the site takes anything from it.
+            (Some(asked), site) => {
+                let over = site.map_or(0.0, |site| (asked - site).max(0.0));
+                watts = cap + over * share;
+                if over > 0.0 {
+                    put(&mut watts, cap, (EXPORT, WATTS), why, &mut draft.steps);
+                }
+            }
+            (None, _) => clip(&mut watts, cap, (EXPORT, WATTS), why, &mut draft.steps),
         }
-        clip(&mut watts, unit.spec.limits.max_power_w.unwrap_or(f64::INFINITY), "max_power_w", &mut draft.limited_by);
+        let most = limit_of(unit.spec.limits.max_power_w);
+        clip(&mut watts, most, ("max_power_w", WATTS), Why::Installer, &mut draft.steps);
         if draft.want == Want::Own {
             draft.guard = Some(EXPORT);
         }

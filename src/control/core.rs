@@ -5,7 +5,7 @@ use super::alarms::{Alarms, Cause};
 use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, Memory, Question, decide};
 use super::claims::{Claims, is_standing};
 use super::limits::{Bounds, EXPORT, IMPORT};
-use super::plans::Plans;
+use super::plans::{Cycle, Plans};
 use super::view::{Freshness, Unit, View};
 use crate::model::{
     Action, Applied, ClockState, ControlStatus, ControlledBy, Demand, DeviceId, DeviceSpec, DeviceState, DeviceStatus,
@@ -167,13 +167,14 @@ impl Core {
     pub(crate) fn cycle(&mut self, now: Now) -> Vec<Effect> {
         self.claims.end(now.mono, now.wall, &mut self.pending, |i| i.deadline <= now.mono);
         self.end_site_limits(now, |l| l.deadline <= now.mono);
-        let mut intents = self.plans.intents(now.mono, now.wall, now.clock);
+        let samples: Vec<_> = self.desks.iter().map(|d| d.sample.clone()).collect();
+        let view = View::new(&self.units, &samples, self.site.phases, now.mono);
+        let Now { mono, wall, clock } = now;
+        let mut intents = self.plans.intents(Cycle { mono, wall, clock, view: &view, phases: self.site.phases });
         intents.extend(self.claims.intents().cloned());
         let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| is_standing(&i.action));
 
         let bounds = Bounds::new(&self.site, &self.site_limits);
-        let samples: Vec<_> = self.desks.iter().map(|d| d.sample.clone()).collect();
-        let view = View::new(&self.units, &samples, self.site.phases, now.mono);
         let question =
             Question { view: &view, intents: &held, site: &self.site, bounds, now: now.mono, wall: now.wall };
         let decisions = decide(&question, &mut self.memory);
@@ -219,7 +220,8 @@ impl Core {
         self.raise_alarms(&decisions, is_grid_lost, now, &mut effects);
         effects.extend(self.pending.drain(..).map(Effect::Update));
         effects.extend(self.untold.drain(..).map(Effect::Event));
-        self.status = ControlStatus { holders, load_w, grid_w, cycles: self.status.cycles.wrapping_add(1) };
+        let plans = self.plans.states().clone();
+        self.status = ControlStatus { holders, plans, load_w, grid_w, cycles: self.status.cycles.wrapping_add(1) };
         effects
     }
 
@@ -275,7 +277,7 @@ impl Core {
         });
     }
 
-    fn raise_alarms(&mut self, decisions: &[Decision], is_grid_lost: bool, now: Now, effects: &mut Vec<Effect>) {
+    fn raise_alarms(&mut self, decisions: &[Decision<'_>], is_grid_lost: bool, now: Now, effects: &mut Vec<Effect>) {
         let ready = decisions.iter().zip(&self.desks).filter(|(_, desk)| desk.is_ready);
         let limits: Vec<_> =
             ready.filter_map(|(d, _)| d.holder.as_ref()).filter_map(|h| h.applied.limited_by.as_deref()).collect();
@@ -286,6 +288,7 @@ impl Core {
             (Cause::ImportLimit, limits.contains(&IMPORT), None),
             (Cause::ExportLimit, limits.contains(&EXPORT), None),
             (Cause::PlanBlockedClock, is_blocked, None),
+            (Cause::PriceMissing, self.plans.is_price_missing(), None),
         ];
         for (cause, is_on, device) in causes {
             effects.extend(self.alarms.set(cause, is_on, device, now.mono, now.wall).map(Effect::Event));
@@ -342,7 +345,7 @@ impl Desk {
 }
 
 /// Stopping a device never waits for anything.
-fn is_safe(decision: &Decision) -> bool {
+fn is_safe(decision: &Decision<'_>) -> bool {
     decision
         .holder
         .as_ref()

@@ -264,6 +264,7 @@ impl<'a> Film<'a> {
                     since: self.now().wall,
                     ends_at,
                     deadline,
+                    why: None,
                 }))
             }
             "plan" => {

@@ -1,5 +1,6 @@
 //! What may never happen: the fuse, the agreed export, and how fast a limit gives way. Pure.
 
+use super::trace::Why;
 use super::view::{NOMINAL_V, Unit, View};
 use crate::model::{DeviceKind, GridSide, Mono, SiteLimit, SiteSpec};
 use std::time::Duration;
@@ -90,6 +91,30 @@ impl Import {
         let Self::Room { total_w, phase_a } = self else { return None };
         let by_phase = phase_a.map(|a| a.into_iter().fold(f64::INFINITY, f64::min) * bounds.phases * NOMINAL_V);
         Some(by_phase.map_or(*total_w, |w| w.min(*total_w)))
+    }
+
+    /// What the tightest part of it goes by.
+    pub(crate) fn why(&self, view: &View<'_>, bounds: &Bounds) -> Why {
+        let Self::Room { total_w, phase_a } = self else { return Why::Blind };
+        let phases = phase_a.iter().flatten().enumerate();
+        let fullest = phases.min_by(|(_, a), (_, b)| a.total_cmp(b));
+        match (fullest, view.grid_a, bounds.fuse_a, view.grid_w, bounds.import_w) {
+            (Some((phase, room_a)), Some(grid_a), Some(fuse_a), ..)
+                if *room_a < total_w / (bounds.phases * NOMINAL_V) =>
+            {
+                Why::Phase { phase: phase + 1, grid_a: grid_a.get(phase).copied().unwrap_or(0.0), fuse_a }
+            }
+            (_, _, _, Some(grid_w), Some(allowed_w)) => Why::Import { grid_w, allowed_w },
+            _ => Why::Blind,
+        }
+    }
+
+    /// The same for a device that does not answer.
+    pub(crate) const fn why_silent(&self) -> Why {
+        match self {
+            Self::Room { .. } => Why::Unseen,
+            Self::Free | Self::Blind => Why::Blind,
+        }
     }
 
     /// Give some of it away, evenly over the phases.

@@ -5,6 +5,7 @@
 //! - `view`: the newest samples frozen into one picture per cycle; what is old is no value.
 //! - `limits`: what may never happen, as arithmetic on the picture.
 //! - `arbiter`: (view, intents, limits, now) -> one decision per device. Pure, as the two above.
+//! - `trace`: why: what each limit took, as small values; texts are made only when a decision is told.
 //! - `core`: the state between cycles; events go in, effects come out, nothing waits.
 //! - `effect`: is the physical effect of a command seen, and how much energy did it move.
 //! - `task`: the select loop that feeds `core` and carries its effects out.
@@ -22,6 +23,7 @@ mod plans;
 mod task;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod view;
 
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};

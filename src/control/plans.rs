@@ -1,8 +1,10 @@
 //! The plan documents and what they want now.
 
 use super::claims::is_standing;
-use crate::model::{ClockState, DeviceId, Intent, IntentKey, Mono, PlanId, Timestamp};
-use crate::plan::{PlanDoc, Wanted};
+use super::limits::{charger_max, charger_min};
+use super::view::{Unit, View};
+use crate::model::{ClockState, DeviceId, DeviceKind, Intent, IntentKey, Mono, PlanId, PlanState, Timestamp};
+use crate::plan::{Batteries, Moment, Outlook, OwnState, PlanDoc, Strategy, Tariffs, Wanted, Wish};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,8 @@ struct Entry {
     doc: Arc<PlanDoc>,
     order: u64,
     source: String,
+    /// Of a document that looks at the house.
+    smart: Option<Running>,
     /// What it wanted when it was last asked, and the span of wall time for which that holds.
     wanted: Option<Wanted>,
     from: Timestamp,
@@ -22,50 +26,96 @@ struct Entry {
     failure_told: Option<Mono>,
 }
 
+/// A strategy, and the intent that its wish became.
+#[derive(Debug)]
+struct Running {
+    strategy: Box<dyn Strategy>,
+    wish: Option<(Wish, Timestamp)>,
+    /// The end of its lease on both clocks.
+    ends: (Timestamp, Mono),
+}
+
 /// A plan that its device does not follow is told so often.
 const FAILURE_EVERY: Duration = Duration::from_secs(3600);
+/// A wish is a lease: without a next cycle it ends. Renewed at half its time.
+const LEASE: Duration = Duration::from_secs(900);
 
 /// All plan documents.
 #[derive(Debug, Default)]
-pub(crate) struct Plans(BTreeMap<PlanId, Entry>);
+pub(crate) struct Plans {
+    all: BTreeMap<PlanId, Entry>,
+    tariffs: Tariffs,
+    tariffs_version: u64,
+    /// What the strategies say of themselves, as told last.
+    states: BTreeMap<PlanId, Arc<PlanState>>,
+}
+
+/// The instant and the picture of a cycle.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cycle<'a> {
+    pub(crate) mono: Mono,
+    pub(crate) wall: Timestamp,
+    pub(crate) clock: ClockState,
+    pub(crate) view: &'a View<'a>,
+    pub(crate) phases: u8,
+}
 
 impl Plans {
     /// New or replaced.
     pub(crate) fn put(&mut self, doc: Arc<PlanDoc>, order: u64, source: String) {
         let id = doc.id().clone();
+        self.drop_plan(&id);
+        if let Some(tariff) = doc.tariff() {
+            self.tariffs.insert(id.clone(), Arc::clone(tariff));
+        }
+        let smart = doc.strategy().map(|strategy| Running {
+            strategy,
+            wish: None,
+            ends: (Timestamp::default(), Mono::default()),
+        });
         // The cached span is empty: asked afresh at the next cycle.
         let entry = Entry {
             doc,
             order,
             source,
+            smart,
             wanted: None,
             from: Timestamp::from_ms(1),
             until: Some(Timestamp::from_ms(0)),
             done: None,
             failure_told: None,
         };
-        self.0.insert(id, entry);
+        self.all.insert(id, entry);
     }
 
     pub(crate) fn drop_plan(&mut self, id: &PlanId) {
-        self.0.remove(id);
+        self.all.remove(id);
+        self.states.remove(id);
+        self.tariffs.remove(id);
+        self.tariffs_version = self.tariffs_version.wrapping_add(1);
     }
 
-    /// Is there a plan for one of these devices.
+    /// Is there a plan that goes by the wall clock for one of these devices.
     pub(crate) fn is_any_for(&self, devices: &BTreeSet<DeviceId>) -> bool {
-        self.0.values().any(|e| devices.contains(e.doc.device()))
+        let needs_clock = |e: &Entry| e.smart.as_ref().is_none_or(|s| s.strategy.needs_clock());
+        self.all.values().any(|e| needs_clock(e) && e.doc.device().is_some_and(|d| devices.contains(d)))
+    }
+
+    /// Does a plan have to do without a price that it wants.
+    pub(crate) fn is_price_missing(&self) -> bool {
+        self.all.values().filter_map(|e| e.smart.as_ref()).any(|s| s.strategy.forecast().is_price_missing)
     }
 
     /// The standing setting of this plan was verified: not again in this slot.
     pub(crate) fn standing_done(&mut self, id: &PlanId) {
-        if let Some(entry) = self.0.get_mut(id) {
+        if let Some(entry) = self.all.get_mut(id) {
             entry.done = entry.wanted.as_ref().map(|w| w.since);
         }
     }
 
     /// What this plan wants failed on its device: is that to be told now.
     pub(crate) fn failed(&mut self, id: &PlanId, now: Mono) -> bool {
-        let Some(entry) = self.0.get_mut(id) else { return false };
+        let Some(entry) = self.all.get_mut(id) else { return false };
         let is_due = entry.failure_told.is_none_or(|told| now.since(told) >= FAILURE_EVERY);
         if is_due {
             entry.failure_told = Some(now);
@@ -73,21 +123,137 @@ impl Plans {
         is_due
     }
 
-    /// What they want now. While the wall clock is not to be trusted: nothing.
-    pub(crate) fn intents(&mut self, now: Mono, wall: Timestamp, clock: ClockState) -> Vec<Intent> {
-        if clock == ClockState::Untrusted {
-            return Vec::new();
+    /// What they want now. While the wall clock is not to be trusted: nothing that goes by it.
+    pub(crate) fn intents(&mut self, cycle: Cycle<'_>) -> Vec<Intent> {
+        let is_trusted = cycle.clock != ClockState::Untrusted;
+        let mut intents = Vec::new();
+        // What a strategy takes of the surplus is gone for the next.
+        let mut taken_w = 0.0;
+        for (id, entry) in &mut self.all {
+            if entry.smart.is_some() {
+                let tariffs = (&self.tariffs, self.tariffs_version);
+                let wish = entry.ask(cycle, is_trusted, tariffs, &mut taken_w);
+                tell(&mut self.states, id, entry);
+                intents.extend(wish.and_then(|(wish, since)| entry.smart_intent(id, &wish, since)));
+            } else if is_trusted {
+                intents.extend(entry.intent(id, cycle.mono, cycle.wall));
+            }
         }
-        self.0.iter_mut().filter_map(|(id, entry)| entry.intent(id, now, wall)).collect()
+        intents
+    }
+
+    /// What the documents that look at the house say of themselves.
+    pub(crate) const fn states(&self) -> &BTreeMap<PlanId, Arc<PlanState>> {
+        &self.states
     }
 
     /// The next instant at which one of them wants something else.
     pub(crate) fn next_change(&self) -> Option<Timestamp> {
-        self.0.values().filter_map(|e| e.until).min()
+        self.all.values().filter(|e| e.smart.is_none()).filter_map(|e| e.until).min()
     }
 }
 
+/// Note how a strategy stands, where that changed.
+fn tell(states: &mut BTreeMap<PlanId, Arc<PlanState>>, id: &PlanId, entry: &Entry) {
+    let Some(smart) = &entry.smart else { return };
+    let forecast = smart.strategy.forecast();
+    let wish = smart.wish.as_ref().map(|(wish, ..)| wish);
+    let (action, why) = (wish.map(|w| w.action.name()), wish.map(|w| &w.why));
+    let is_same = states.get(id).is_some_and(|s| {
+        s.action == action
+            && s.why.as_ref() == why
+            && s.next_change == forecast.next_change
+            && (Arc::ptr_eq(&s.planned, &forecast.planned) || s.planned == forecast.planned)
+    });
+    if !is_same {
+        let (next_change, planned) = (forecast.next_change, Arc::clone(&forecast.planned));
+        states.insert(id.clone(), Arc::new(PlanState { action, why: why.cloned(), next_change, planned }));
+    }
+}
+
+/// The document's own device in the picture.
+fn own(view: &View<'_>, index: usize, unit: &Unit) -> OwnState {
+    let Some(seen) = view.seen.get(index) else { return OwnState::default() };
+    OwnState {
+        power_w: seen.power_w,
+        phase_a: seen.phase_a.map(|a| a.map(f64::abs)),
+        is_plugged: seen.is_plugged,
+        session_wh: seen.session_wh,
+        delivered_wh: seen.delivered_wh,
+        soc_pct: seen.soc_pct,
+        min_current_a: charger_min(unit),
+        max_current_a: charger_max(unit),
+        can_switch_phases: unit.caps.phase_switch,
+    }
+}
+
+/// All batteries, whichever side of an inverter they are on: what they give is not of the sun either way.
+fn batteries(view: &View<'_>) -> Option<Batteries> {
+    let all = || view.units.iter().zip(&view.seen).filter(|(u, _)| u.spec.kind == DeviceKind::Battery);
+    all().next()?;
+    let power_w = all().map(|(_, s)| s.power_w).sum();
+    let soc_pct = all().map(|(_, s)| s.soc_pct).reduce(|a, b| a.zip(b).map(|(a, b)| a.min(b))).flatten();
+    Some(Batteries { power_w, soc_pct })
+}
+
 impl Entry {
+    /// Ask the strategy. What it wants, and since when.
+    fn ask(
+        &mut self,
+        cycle: Cycle<'_>,
+        is_trusted: bool,
+        tariffs: (&Tariffs, u64),
+        taken_w: &mut f64,
+    ) -> Option<(Wish, Timestamp)> {
+        let (smart, device) = (self.smart.as_mut()?, self.doc.device()?);
+        let index = cycle.view.units.iter().position(|u| u.spec.id == *device)?;
+        let unit = cycle.view.units.get(index)?;
+        let own = own(cycle.view, index, unit);
+        let outlook = Outlook {
+            grid_w: cycle.view.grid_w.map(|w| w + *taken_w),
+            own,
+            batteries: batteries(cycle.view),
+            site_phases: cycle.phases,
+            tariffs: tariffs.0,
+            tariffs_version: tariffs.1,
+        };
+        let moment = Moment { mono: cycle.mono, wall: is_trusted.then_some(cycle.wall) };
+        let wish = smart.strategy.want(moment, &outlook);
+        let Some(wish) = wish else {
+            smart.wish = None;
+            return None;
+        };
+        if let (Some(expects), Some(draws)) = (wish.expects_w, own.power_w) {
+            *taken_w += expects - draws;
+        }
+        let since = match &smart.wish {
+            Some((old, since)) if old.action == wish.action => *since,
+            _ => cycle.wall,
+        };
+        let is_old = smart.ends.1.since(cycle.mono) < LEASE / 2;
+        if is_old || since == cycle.wall {
+            smart.ends = (cycle.wall.plus(LEASE), cycle.mono.plus(LEASE));
+        }
+        smart.wish = Some((wish.clone(), since));
+        Some((wish, since))
+    }
+
+    fn smart_intent(&self, id: &PlanId, wish: &Wish, since: Timestamp) -> Option<Intent> {
+        let (ends_at, deadline) = self.smart.as_ref()?.ends;
+        Some(Intent {
+            key: IntentKey::Plan(id.clone()),
+            device: self.doc.device()?.clone(),
+            action: wish.action.clone(),
+            rank: self.doc.rank(),
+            source: self.source.clone(),
+            accepted: self.order,
+            since,
+            ends_at,
+            deadline,
+            why: Some(Arc::clone(&wish.why)),
+        })
+    }
+
     fn intent(&mut self, id: &PlanId, now: Mono, wall: Timestamp) -> Option<Intent> {
         // Asking a document costs a walk over its rules: once per change, or when the wall clock was set back.
         if wall < self.from || self.until.is_some_and(|u| wall >= u) {
@@ -104,7 +270,7 @@ impl Entry {
         }
         Some(Intent {
             key: IntentKey::Plan(id.clone()),
-            device: self.doc.device().clone(),
+            device: self.doc.device()?.clone(),
             action: wanted.action.clone(),
             rank: self.doc.rank(),
             source: self.source.clone(),
@@ -112,6 +278,7 @@ impl Entry {
             since: wanted.since,
             ends_at: wanted.until,
             deadline: now.plus(wanted.until.since(wall)),
+            why: None,
         })
     }
 }

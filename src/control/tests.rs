@@ -141,6 +141,7 @@ fn intent(id: &str, action: Action, rank: Rank, accepted: u64) -> Intent {
         since: WALL,
         ends_at: WALL.plus(Duration::from_secs(60)),
         deadline: NOW.plus(Duration::from_secs(60)),
+        why: None,
     }
 }
 
@@ -178,8 +179,13 @@ fn site(fuse: Option<f64>, export: Option<f64>) -> SiteSpec {
     SiteSpec { name: "home".into(), timezone: "UTC".into(), phases: 3, main_fuse_a: fuse, export_limit_w: export }
 }
 
-fn demand(decision: &Decision) -> Option<Demand> {
+fn demand(decision: &Decision<'_>) -> Option<Demand> {
     decision.holder.as_ref().map(|h| h.demand)
+}
+
+fn ask<'a>(view: &View<'_>, site: &SiteSpec, intents: &'a [Intent]) -> Vec<Decision<'a>> {
+    let q = Question { view, intents, site, bounds: Bounds::new(site, &[]), now: NOW, wall: WALL };
+    decide(&q, &mut vec![Memory::default(); view.units.len()])
 }
 
 proptest! {
@@ -195,18 +201,13 @@ proptest! {
     ) {
         let (units, site) = (units(), site(fuse, export));
         let view = View::new(&units, &samples, 3, NOW);
-        let ask = |intents: &[Intent]| {
-            let bounds = Bounds::new(&site, &[]);
-            let q = Question { view: &view, intents, site: &site, bounds, now: NOW, wall: WALL };
-            decide(&q, &mut vec![Memory::default(); units.len()])
-        };
-        let decisions = ask(&intents);
+        let decisions = ask(&view, &site, &intents);
         // The order in which intents lie there means nothing.
         let mut shuffled = intents.clone();
         let n = shuffled.len().max(1);
         shuffled.rotate_left(usize::try_from(seed % n as u64).unwrap());
         shuffled.reverse();
-        prop_assert_eq!(&ask(&shuffled), &decisions);
+        prop_assert_eq!(&ask(&view, &site, &shuffled), &decisions);
 
         let mut drawn = 0.0;
         let mut own = 0.0;

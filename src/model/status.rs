@@ -1,7 +1,7 @@
 //! What each part says of itself; `observe` puts them together.
 
 use super::device::words;
-use super::{Capabilities, DeviceId, DeviceInfo, DeviceState, Rank, Sample, Timestamp, UplinkName};
+use super::{Capabilities, DeviceId, DeviceInfo, DeviceState, PlanId, Rank, Sample, Timestamp, UplinkName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -54,11 +54,39 @@ pub struct ControlledBy {
     pub ends_at: Timestamp,
 }
 
+/// A piece of time in which a plan means to do something.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PlannedSlot {
+    /// From.
+    pub start: Timestamp,
+    /// Until, exclusive.
+    pub end: Timestamp,
+    /// The action, by name.
+    pub action: &'static str,
+    /// The price then, per kWh; `None`: not known.
+    pub price: Option<f64>,
+}
+
+/// How a plan that looks at the house stands.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PlanState {
+    /// The action it wants now, by name; `None`: nothing.
+    pub action: Option<&'static str>,
+    /// Why, in words.
+    pub why: Option<Arc<str>>,
+    /// When it next wants something else, as far as known now.
+    pub next_change: Option<Timestamp>,
+    /// What it means to do, in order of time.
+    pub planned: Arc<[PlannedSlot]>,
+}
+
 /// Control's own word.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ControlStatus {
     /// Who holds which device; absent: nobody.
     pub holders: BTreeMap<DeviceId, ControlledBy>,
+    /// The plans that look at the house, and how each stands.
+    pub plans: BTreeMap<PlanId, Arc<PlanState>>,
     /// Load of the site, W; `None` when any part is null or stale.
     pub load_w: Option<f64>,
     /// Grid power, W, + = import; `None` when null or stale.

@@ -1,5 +1,8 @@
 //! From JSON to a checked document, with every fault at once.
 
+mod smart;
+mod tariff;
+
 use super::nearest::hint;
 use super::weekly::{Rule, Weekly};
 use super::{MAX_BODY, MAX_RULES, MAX_SLOTS, PlanDoc, Timeline, slots};
@@ -15,7 +18,7 @@ const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const LABELS: [&str; 4] = ["source", "name", "description", "version"];
 const WEEKLY_KEYS: [&str; 8] = ["id", "device", "kind", "timezone", "starts_at", "ends_at", "default", "rules"];
 const SLOTS_KEYS: [&str; 4] = ["id", "device", "kind", "slots"];
-const KINDS: [&str; 2] = ["weekly", "slots"];
+const KINDS: [&str; 5] = ["weekly", "slots", "solar", "price", "tariff"];
 
 /// Collects what is wrong.
 struct Faults {
@@ -63,6 +66,9 @@ pub(super) fn parse(
         return Err(vec!["the document is not a JSON object".to_owned()]);
     };
     let mut faults = Faults { reasons: Vec::new(), more: 0 };
+    if map.get("kind").and_then(Value::as_str) == Some("tariff") {
+        return tariff::document(outer_id, &map, site_zone, faults);
+    }
     let id = faults.take(plan_id(outer_id, &map)).flatten();
     let device = faults.take(device(&map, kind_of));
     let timeline = match map.get("kind") {
@@ -74,16 +80,22 @@ pub(super) fn parse(
             known_keys(&map, "", &SLOTS_KEYS, &LABELS, &mut faults);
             slots(&map, device.as_ref().map(|(_, kind)| *kind), &mut faults)
         }
+        Some(Value::String(kind)) if kind == "solar" => {
+            smart::solar(&map, device.as_ref().map(|(_, kind)| *kind), &mut faults)
+        }
+        Some(Value::String(kind)) if kind == "price" => {
+            smart::price(&map, device.as_ref().map(|(_, kind)| *kind), site_zone, &mut faults)
+        }
         Some(Value::String(kind)) => {
-            faults.add(format!("kind `{kind}` is unknown: it is weekly or slots{}", hint(kind, KINDS)));
+            faults.add(format!("kind `{kind}` is unknown: it is {}{}", KINDS.join(", "), hint(kind, KINDS)));
             None
         }
         Some(other) => {
-            faults.add(format!("kind is {}: it must be \"weekly\" or \"slots\"", brief(other)));
+            faults.add(format!("kind is {}: it must be one of {}", brief(other), KINDS.join(", ")));
             None
         }
         None => {
-            faults.add("kind is missing: it is \"weekly\" or \"slots\"");
+            faults.add(format!("kind is missing: it is one of {}", KINDS.join(", ")));
             None
         }
     };
@@ -93,7 +105,7 @@ pub(super) fn parse(
             json.insert("id".to_owned(), json!(id.as_str()));
             json.insert("device".to_owned(), json!(device.as_str()));
             json.extend(content);
-            Ok(PlanDoc { id, device, timeline, json: Value::Object(json) })
+            Ok(PlanDoc { id, device: Some(device), timeline, json: Value::Object(json) })
         }
         _ => Err(faults.into_reasons()),
     }

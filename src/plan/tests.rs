@@ -62,7 +62,10 @@ fn the_interface_example() {
         "starts_at": "2026-11-01T00:00:00Z", "ends_at": null, "default": {"action": "auto"},
         "rules": [{"days": ["mon", "tue"], "start": "22:00", "end": "06:00", "action": "charge",
                    "params": {"power_w": 2000}}]}));
-    assert_eq!((p.id().as_str(), p.device().as_str(), p.kind(), p.rank()), ("p1", "battery", "weekly", Rank::Schedule));
+    assert_eq!(
+        (p.id().as_str(), p.device().unwrap().as_str(), p.kind(), p.rank()),
+        ("p1", "battery", "weekly", Rank::Schedule)
+    );
     // 2026-11-23 is a Monday; Berlin is one hour ahead.
     for (at, wants) in [
         ("2026-10-31T23:59:59.999Z", None),
@@ -392,7 +395,7 @@ fn faults_one_by_one() {
         (json!({"id": "p", "device": "battery"}), "kind is missing"),
         (
             json!({"id": "p", "device": "battery", "kind": "wekly"}),
-            "kind `wekly` is unknown: it is weekly or slots (did",
+            "kind `wekly` is unknown: it is weekly, slots, solar, price, tariff (did",
         ),
         (json!({"id": "p", "device": "battery", "kind": "weekly"}), "rules is missing"),
         (

@@ -192,6 +192,6 @@ impl Weekly {
 }
 
 /// `jiff` ends a day before year 9999 does.
-fn instant(t: Timestamp) -> jiff::Timestamp {
+pub(super) fn instant(t: Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_millisecond(t.ms()).unwrap_or(jiff::Timestamp::MAX)
 }
