@@ -4,7 +4,9 @@ use super::jobs::{Done, Job, Jobs, PlanJob};
 use super::plans::{PlanSummary, Plans, Verdict, answer};
 use super::{CommandHandle, INBOX, RawCommand, RawPlan, Recovered, Tracked, recover};
 use crate::control::{ControlHandle, ControlMsg};
-use crate::model::{DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, SiteSpec, UplinkName};
+use crate::model::{
+    DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, PlanId, PlanState, SiteSpec, UplinkName,
+};
 use crate::runtime::{Clock, Exit, Shutdown};
 use crate::store::{OpenCommand, StoreHandle, StoredPlan};
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +18,8 @@ use tokio::sync::{mpsc, watch};
 const RECENT: usize = 256;
 /// How often what depends on time alone is looked at again.
 const TURN: Duration = Duration::from_secs(60);
+/// How often it is seen whether plans that look at the house changed their minds.
+const LOOK: Duration = Duration::from_secs(2);
 /// How often control is asked again to take what it must take.
 const OWED_PAUSE: Duration = Duration::from_secs(1);
 /// How long the disk gets at the end.
@@ -49,6 +53,8 @@ pub struct CommandTask {
     documents: mpsc::Receiver<RawPlan>,
     updates: mpsc::Receiver<IntentUpdate>,
     summaries: watch::Sender<Arc<Vec<PlanSummary>>>,
+    /// How the plans that look at the house stood when that was last told.
+    told_states: BTreeMap<PlanId, Arc<PlanState>>,
     desk: Desk,
 }
 
@@ -110,7 +116,8 @@ pub fn create(parts: CommandParts) -> (CommandHandle, CommandTask) {
         retained_told: None,
         disk_fault: false,
     };
-    let task = CommandTask { commands, documents, updates: parts.updates, summaries, desk };
+    let task =
+        CommandTask { commands, documents, updates: parts.updates, summaries, told_states: BTreeMap::new(), desk };
     (CommandHandle { commands: commands_tx, plans: plans_tx, summaries: summaries_rx }, task)
 }
 
@@ -138,6 +145,7 @@ impl CommandTask {
     /// Run until shutdown. What waits for the disk then gets 3 s.
     pub async fn run(mut self, mut shutdown: Shutdown) -> Exit {
         let mut turn = tokio::time::interval(TURN);
+        let mut look = tokio::time::interval(LOOK);
         let exit = loop {
             let owes = !self.desk.owed.is_empty();
             let takes_plans = !self.desk.plan_in_work;
@@ -162,6 +170,9 @@ impl CommandTask {
                     self.desk.sweep().await;
                     self.publish();
                 }
+                _ = look.tick() => if self.told_states != self.desk.control.status().borrow().plans {
+                    self.publish();
+                },
                 () = tokio::time::sleep(OWED_PAUSE), if owes => self.desk.pay().await,
             }
         };
@@ -178,8 +189,9 @@ impl CommandTask {
         exit
     }
 
-    fn publish(&self) {
-        let new = self.desk.plans.summaries(self.desk.clock.now(), &self.desk.control.status().borrow().plans);
+    fn publish(&mut self) {
+        self.told_states = self.desk.control.status().borrow().plans.clone();
+        let new = self.desk.plans.summaries(self.desk.clock.now(), &self.told_states);
         self.summaries.send_if_modified(|old| {
             let is_new = **old != new;
             if is_new {

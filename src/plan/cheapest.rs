@@ -47,10 +47,9 @@ pub(super) fn cheapest(spans: &[Span], need: Duration, unpriced: Unpriced, max_p
     if unpriced != Unpriced::Never {
         usable.extend(all.iter().filter(|s| s.price.is_none()));
     }
-    // At one level known prices come first.
-    usable.sort_by(|a, b| {
-        level(a).total_cmp(&level(b)).then(a.price.is_none().cmp(&b.price.is_none())).then(a.start.cmp(&b.start))
-    });
+    // At one level: who waits for prices to come rather uses the last hours than a known mean.
+    let is_late = |s: &Slot| s.price.is_none() != (unpriced == Unpriced::Last);
+    usable.sort_by(|a, b| level(a).total_cmp(&level(b)).then(is_late(a).cmp(&is_late(b))).then(a.start.cmp(&b.start)));
     let mut chosen: Vec<Slot> = Vec::new();
     let mut left = need;
     let mut rest = usable.as_slice();

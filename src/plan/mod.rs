@@ -16,11 +16,15 @@ mod cheapest;
 mod nearest;
 mod parse;
 mod price;
+#[cfg(test)]
+mod price_tests;
 mod slots;
 mod solar;
 mod spread;
 mod strategy;
 mod tariff;
+#[cfg(test)]
+mod tariff_tests;
 #[cfg(test)]
 mod tests;
 mod weekly;

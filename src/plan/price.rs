@@ -13,6 +13,8 @@ use std::time::Duration;
 const NOMINAL_V: f64 = 230.0;
 /// A car follows what it is offered within seconds; only then its power says something.
 const SETTLE: Duration = Duration::from_secs(60);
+/// What rounding may leave of an energy, Wh.
+const ENOUGH_WH: f64 = 1.0;
 /// Below this a car does not charge, W.
 const CHARGES_W: f64 = 300.0;
 /// A plan has this part more time than the energy needs, and this much besides: starts take time, cars grow slower.
@@ -205,7 +207,8 @@ impl PriceCharger {
         );
         let wanted = with_margin(need);
         self.plan = cheapest(&spans, wanted, self.spec.unpriced, self.spec.max_price);
-        self.is_all = self.planned_left(wall) < wanted;
+        // Slots are whole milliseconds.
+        self.is_all = self.planned_left(wall) + Duration::from_secs(1) < wanted;
         self.state = None;
         let planned =
             self.plan.iter().map(|s| PlannedSlot { start: s.start, end: s.end, action: "start", price: s.price });
@@ -286,7 +289,7 @@ impl Strategy for PriceCharger {
         let power = self.power(outlook);
         let state = match missing {
             _ if !is_plugged => State::NoCar,
-            Some(wh) if wh <= 0.0 => State::Done,
+            Some(wh) if wh <= ENOUGH_WH => State::Done,
             // No counter at the moment: as it was.
             None => self.state.unwrap_or(State::Wait(None)),
             Some(wh) => {

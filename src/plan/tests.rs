@@ -19,7 +19,7 @@ const ZONES: [&str; 12] = [
     "Asia/Kolkata",
     "UTC",
 ];
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+pub(super) const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -31,15 +31,15 @@ fn kind_of(id: &DeviceId) -> Option<DeviceKind> {
     }
 }
 
-fn parse(body: &Value) -> Result<PlanDoc, Vec<String>> {
+pub(super) fn parse(body: &Value) -> Result<PlanDoc, Vec<String>> {
     PlanDoc::parse(None, body.to_string().as_bytes(), kind_of, "Europe/Berlin")
 }
 
-fn doc(body: &Value) -> PlanDoc {
+pub(super) fn doc(body: &Value) -> PlanDoc {
     parse(body).unwrap_or_else(|reasons| panic!("{reasons:?}"))
 }
 
-fn t(text: &str) -> Timestamp {
+pub(super) fn t(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
@@ -190,7 +190,7 @@ fn slow(zone: &TimeZone, rules: &[(Vec<usize>, i32, i32)], at: Timestamp) -> Opt
     })
 }
 
-fn clock(minute: i32) -> String {
+pub(super) fn clock(minute: i32) -> String {
     format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 
