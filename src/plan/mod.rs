@@ -20,6 +20,8 @@ mod price;
 mod price_tests;
 mod slots;
 mod solar;
+#[cfg(test)]
+mod solar_tests;
 mod spread;
 mod strategy;
 mod tariff;

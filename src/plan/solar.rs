@@ -297,15 +297,15 @@ impl Solar {
                 self.follow(target, now);
                 let wants_three = self.phases == 1 && surplus >= self.least_w(own, 3) && self.amps >= max;
                 let wants_one = self.phases == 3 && surplus < self.least_w(own, 3) && surplus >= self.least_w(own, 1);
-                let wants_other = (wants_three || wants_one) && self.may_switch(own, now);
+                let may = self.may_switch(own, now);
                 let least = self.spec.stop_w.unwrap_or_else(|| self.min_a(own) * self.watts_per_amp(own));
-                if self.switch.is_for(wants_other, self.spec.switch_after, now) {
+                let is_over = self.stop.is_for(surplus < least && !self.spec.min_solar, self.spec.stop_after, now);
+                let is_due = self.switch.is_for((wants_three || wants_one) && may, self.spec.switch_after, now);
+                // One phase rather than none.
+                if is_due || (is_over && wants_one && may) {
                     self.switched.push_back(now);
                     self.state = Some(State::Switching(now));
-                } else if self.stop.is_for(surplus < least && !self.spec.min_solar, self.spec.stop_after, now)
-                    // The smaller number of phases is tried first.
-                    && !(wants_one && self.may_switch(own, now))
-                {
+                } else if is_over {
                     self.state = Some(State::Paused);
                     (self.start, self.stop, self.switch) = Default::default();
                 }
