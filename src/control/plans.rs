@@ -30,7 +30,8 @@ struct Entry {
 #[derive(Debug)]
 struct Running {
     strategy: Box<dyn Strategy>,
-    wish: Option<(Wish, Timestamp)>,
+    /// With when it began, on both clocks.
+    wish: Option<(Wish, Timestamp, Mono)>,
     /// The end of its lease on both clocks.
     ends: (Timestamp, Mono),
 }
@@ -40,10 +41,15 @@ const FAILURE_EVERY: Duration = Duration::from_secs(3600);
 /// A wish is a lease: without a next cycle it ends. Renewed at half its time.
 const LEASE: Duration = Duration::from_secs(900);
 
+/// So long a device may take to do what a wish expects of it.
+const ABOUT: Duration = Duration::from_secs(30);
+
 /// All plan documents.
 #[derive(Debug, Default)]
 pub(crate) struct Plans {
     all: BTreeMap<PlanId, Entry>,
+    /// Those that look at the house, by device and id.
+    smart: Vec<PlanId>,
     tariffs: Tariffs,
     tariffs_version: u64,
     /// What the strategies say of themselves, as told last.
@@ -86,6 +92,14 @@ impl Plans {
             failure_told: None,
         };
         self.all.insert(id, entry);
+        self.order_smart();
+    }
+
+    fn order_smart(&mut self) {
+        let smart = self.all.iter().filter(|(_, e)| e.smart.is_some());
+        let mut ids: Vec<_> = smart.map(|(id, e)| (e.doc.device(), id)).collect();
+        ids.sort_unstable();
+        self.smart = ids.into_iter().map(|(_, id)| id.clone()).collect();
     }
 
     pub(crate) fn drop_plan(&mut self, id: &PlanId) {
@@ -93,6 +107,7 @@ impl Plans {
         self.states.remove(id);
         self.tariffs.remove(id);
         self.tariffs_version = self.tariffs_version.wrapping_add(1);
+        self.order_smart();
     }
 
     /// Is there a plan that goes by the wall clock for one of these devices.
@@ -127,19 +142,37 @@ impl Plans {
     pub(crate) fn intents(&mut self, cycle: Cycle<'_>) -> Vec<Intent> {
         let is_trusted = cycle.clock != ClockState::Untrusted;
         let mut intents = Vec::new();
-        // What a strategy takes of the surplus is gone for the next.
-        let mut taken_w = 0.0;
-        for (id, entry) in &mut self.all {
-            if entry.smart.is_some() {
-                let tariffs = (&self.tariffs, self.tariffs_version);
-                let wish = entry.ask(cycle, is_trusted, tariffs, &mut taken_w);
-                tell(&mut self.states, id, entry);
-                intents.extend(wish.and_then(|(wish, since)| entry.smart_intent(id, &wish, since)));
-            } else if is_trusted {
-                intents.extend(entry.intent(id, cycle.mono, cycle.wall));
-            }
+        if is_trusted {
+            let by_clock = self.all.iter_mut().filter(|(_, e)| e.smart.is_none());
+            intents.extend(by_clock.filter_map(|(id, e)| e.intent(id, cycle.mono, cycle.wall)));
         }
+        intents.extend(self.smart_intents(cycle, is_trusted));
         intents
+    }
+
+    /// Device by device: what one is about to take of the surplus is gone for the next.
+    fn smart_intents(&mut self, cycle: Cycle<'_>, is_trusted: bool) -> Vec<Intent> {
+        let mut found: Vec<(f64, Intent)> = Vec::new();
+        let (mut taken_w, mut about_w, mut strongest) = (0.0, 0.0, f64::NEG_INFINITY);
+        let mut device: Option<DeviceId> = None;
+        for id in &self.smart {
+            let Some(entry) = self.all.get_mut(id) else { continue };
+            if device.as_ref() != entry.doc.device() {
+                device = entry.doc.device().cloned();
+                taken_w += about_w;
+                (about_w, strongest) = (0.0, f64::NEG_INFINITY);
+            }
+            let asked = entry.ask(cycle, is_trusted, (&self.tariffs, self.tariffs_version), taken_w);
+            tell(&mut self.states, id, entry);
+            let Some((wish, since, about)) = asked else { continue };
+            let expects = wish.expects_w.unwrap_or(0.0);
+            if expects > strongest {
+                (strongest, about_w) = (expects, about);
+            }
+            found.extend(entry.smart_intent(id, &wish, since).map(|intent| (expects, intent)));
+        }
+        the_most_wins(&mut found);
+        found.into_iter().map(|(_, intent)| intent).collect()
     }
 
     /// What the documents that look at the house say of themselves.
@@ -150,6 +183,22 @@ impl Plans {
     /// The next instant at which one of them wants something else.
     pub(crate) fn next_change(&self) -> Option<Timestamp> {
         self.all.values().filter(|e| e.smart.is_none()).filter_map(|e| e.until).min()
+    }
+}
+
+/// Of several that look at the house for one device, with one rank, the one that wants most counts: one that follows the sun
+/// and one that waits for cheap hours complement each other. They share out their places in the order of acceptance.
+fn the_most_wins(found: &mut [(f64, Intent)]) {
+    let before: Vec<_> = found.iter().map(|(w, i)| (*w, i.accepted, i.device.clone(), i.rank)).collect();
+    for (watts, intent) in found.iter_mut() {
+        let peers = || before.iter().filter(|(_, _, device, rank)| *device == intent.device && *rank == intent.rank);
+        let is_less = |w: f64, accepted: u64| w.total_cmp(watts).then(accepted.cmp(&intent.accepted)).is_lt();
+        let place = peers().filter(|(w, accepted, ..)| is_less(*w, *accepted)).count();
+        let mut places: Vec<u64> = peers().map(|(_, accepted, ..)| *accepted).collect();
+        places.sort_unstable();
+        if let Some(accepted) = places.get(place) {
+            intent.accepted = *accepted;
+        }
     }
 }
 
@@ -203,14 +252,14 @@ impl Entry {
         cycle: Cycle<'_>,
         is_trusted: bool,
         tariffs: (&Tariffs, u64),
-        taken_w: &mut f64,
-    ) -> Option<(Wish, Timestamp)> {
+        taken_w: f64,
+    ) -> Option<(Wish, Timestamp, f64)> {
         let (smart, device) = (self.smart.as_mut()?, self.doc.device()?);
         let index = cycle.view.units.iter().position(|u| u.spec.id == *device)?;
         let unit = cycle.view.units.get(index)?;
         let own = own(cycle.view, index, unit);
         let outlook = Outlook {
-            grid_w: cycle.view.grid_w.map(|w| w + *taken_w),
+            grid_w: cycle.view.grid_w.map(|w| w + taken_w),
             own,
             batteries: batteries(cycle.view),
             site_phases: cycle.phases,
@@ -223,19 +272,19 @@ impl Entry {
             smart.wish = None;
             return None;
         };
-        if let (Some(expects), Some(draws)) = (wish.expects_w, own.power_w) {
-            *taken_w += expects - draws;
-        }
-        let since = match &smart.wish {
-            Some((old, since)) if old.action == wish.action => *since,
-            _ => cycle.wall,
+        let (since, changed) = match &smart.wish {
+            Some((old, since, changed)) if old.action == wish.action => (*since, *changed),
+            _ => (cycle.wall, cycle.mono),
         };
-        let is_old = smart.ends.1.since(cycle.mono) < LEASE / 2;
-        if is_old || since == cycle.wall {
+        // What a car does not take soon after it was offered it does not take.
+        let is_new = cycle.mono.since(changed) < ABOUT;
+        let about_w =
+            wish.expects_w.zip(own.power_w).filter(|_| is_new).map_or(0.0, |(expects, draws)| expects - draws);
+        if changed == cycle.mono || smart.ends.1.since(cycle.mono) < LEASE / 2 {
             smart.ends = (cycle.wall.plus(LEASE), cycle.mono.plus(LEASE));
         }
-        smart.wish = Some((wish.clone(), since));
-        Some((wish, since))
+        smart.wish = Some((wish.clone(), since, changed));
+        Some((wish, since, about_w))
     }
 
     fn smart_intent(&self, id: &PlanId, wish: &Wish, since: Timestamp) -> Option<Intent> {

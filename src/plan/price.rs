@@ -86,6 +86,9 @@ pub(super) struct PriceCharger {
     was_plugged: bool,
     /// The life counter when the car came, where the charger has no counter of the session.
     came_at_wh: Option<f64>,
+    /// What flowed by the power, for a charger without any counter, Wh, and the last reading.
+    seen_wh: f64,
+    last: Option<(Mono, f64)>,
     /// What the car takes, as measured, W.
     learned_w: Option<f64>,
     charging_since: Option<Mono>,
@@ -105,6 +108,8 @@ impl PriceCharger {
             deadline: Timestamp::default(),
             was_plugged: false,
             came_at_wh: None,
+            seen_wh: 0.0,
+            last: None,
             learned_w: None,
             charging_since: None,
             state: None,
@@ -124,6 +129,10 @@ impl PriceCharger {
     }
 
     fn learn(&mut self, now: Mono, own: &OwnState) {
+        if let Some((at, watts)) = self.last {
+            self.seen_wh += watts * now.since(at).as_secs_f64() / 3600.0;
+        }
+        self.last = own.power_w.map(|watts| (now, watts.max(0.0)));
         let power = own.power_w.filter(|w| *w >= CHARGES_W);
         match (power, self.charging_since) {
             (Some(power), Some(since)) if now.since(since) >= SETTLE => {
@@ -142,7 +151,10 @@ impl PriceCharger {
         if own.session_wh.is_some() {
             return own.session_wh;
         }
-        let delivered = own.delivered_wh?;
+        let Some(delivered) = own.delivered_wh else {
+            // A charger without any counter: what was seen to flow since the start of derd.
+            return own.power_w.map(|_| self.seen_wh);
+        };
         let came = *self.came_at_wh.get_or_insert(delivered);
         Some((delivered - came).max(0.0))
     }
@@ -275,6 +287,7 @@ impl Strategy for PriceCharger {
         let mut is_new = self.version != Some(outlook.tariffs_version) || wall >= self.deadline;
         if is_plugged != self.was_plugged {
             (self.came_at_wh, self.learned_w, self.charging_since) = (None, None, None);
+            self.seen_wh = 0.0;
             self.was_plugged = is_plugged;
             is_new = true;
         }
