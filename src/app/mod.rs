@@ -157,12 +157,14 @@ pub async fn start(
             outcomes: outcomes_tx.clone(),
             held: memory.held.get(&spec.id).cloned(),
             baseline: memory.baselines.get(&spec.id).cloned(),
+            wear: memory.wears.get(&spec.id).cloned(),
         });
         device_stage.tasks.spawn(format!("device {}", spec.id), task.run(device_stop.clone()));
         handles.push(handle);
     }
     drop((samples_tx, outcomes_tx));
 
+    let accepts = handles.iter().map(|h| (h.spec().id.clone(), h.accepts())).collect();
     let statuses: Vec<_> = handles.iter().map(|h| (h.spec().clone(), h.status())).collect();
     let recovered = command::recover(&memory.open, &memory.plans, &settings.devices, &settings.site, &clock);
     let (updates_tx, updates) = mpsc::channel(UPDATES);
@@ -237,6 +239,7 @@ pub async fn start(
         commands,
         clock: clock.clone(),
         devices: settings.devices,
+        accepts,
         site: settings.site,
     })
     .map_err(|e| AppError::setup("web", e))?;
@@ -332,6 +335,7 @@ struct Memory {
     gateway: GatewayId,
     held: BTreeMap<DeviceId, Held>,
     baselines: BTreeMap<DeviceId, String>,
+    wears: BTreeMap<DeviceId, String>,
     open: Vec<store::OpenCommand>,
     plans: Vec<store::StoredPlan>,
 }
@@ -358,6 +362,7 @@ impl Memory {
             gateway,
             held: store.held_all().await.map_err(failed)?.into_iter().map(|h| (h.device.clone(), h)).collect(),
             baselines: store.baselines().await.map_err(failed)?.into_iter().collect(),
+            wears: store.wears().await.map_err(failed)?.into_iter().collect(),
             open: store.open_commands().await.map_err(failed)?,
             plans: store.plans().await.map_err(failed)?,
         })

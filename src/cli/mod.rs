@@ -2,10 +2,12 @@
 //!
 //! Exit codes: 0 good, 1 the thing asked for failed, 2 wrong usage.
 
+mod baseline;
 mod check;
 mod client;
 mod demo;
 mod history;
+mod import;
 mod out;
 mod password;
 mod probe;
@@ -51,6 +53,12 @@ enum Command {
     /// End the owner's command
     #[command(after_help = "Example:\n  derd release battery")]
     Release(set::ReleaseArgs),
+    /// What the installer set in a device, and what differs from it now
+    #[command(after_help = "Example:\n  derd baseline pv\n  derd baseline pv --accept")]
+    Baseline(baseline::BaselineArgs),
+    /// What writing has cost the devices so far: writes, budget and years by register
+    #[command(after_help = "Example:\n  derd wear charger")]
+    Wear(baseline::WearArgs),
     /// Stored telemetry
     #[command(after_help = "Example:\n  derd history grid --point power_w --from -1h --step 1m --format csv")]
     History(history::HistoryArgs),
@@ -104,6 +112,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Set(args) => set::set(&args),
         Command::Release(args) => set::release(&args),
+        Command::Baseline(args) => baseline::baseline(&args),
+        Command::Wear(args) => baseline::wear(&args),
         Command::History(args) => history::history(&args),
         Command::Schedule(args) => schedule::schedule(&args),
         Command::Profile(args) => profile::profile(&args),

@@ -1,10 +1,10 @@
 //! `derd schedule`
 
+use super::import::{ImportArgs, import};
 use super::{Failure, SocketArg, client, out, runtime};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::Value;
-use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct ScheduleArgs {
@@ -31,12 +31,10 @@ enum What {
         {\"id\":\"night-charge\",\"device\":\"battery\",\"kind\":\"weekly\",\"timezone\":\"Europe/Berlin\",\n   \
         \"default\":{\"action\":\"auto\"},\n   \
         \"rules\":[{\"days\":[\"mon\",\"tue\"],\"start\":\"22:00\",\"end\":\"06:00\",\n             \
-        \"action\":\"charge\",\"params\":{\"power_w\":2000}}]}"
+        \"action\":\"charge\",\"params\":{\"power_w\":2000}}]}\n\nWhat a cloud's API answered, as it is:\n  \
+        derd schedule import answer.json --from enode --device charger --timezone Europe/Oslo"
     )]
-    Import {
-        /// The document
-        file: PathBuf,
-    },
+    Import(ImportArgs),
     /// Remove a schedule
     #[command(after_help = "Example:\n  derd schedule delete night-charge")]
     Delete {
@@ -80,17 +78,7 @@ pub(super) fn schedule(args: &ScheduleArgs) -> Result<(), Failure> {
             }
             Ok(())
         }
-        What::Import { file } => {
-            let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("{}: {e}", file.display()));
-            let text = std::fs::read_to_string(file).map_err(|e| failed(&e))?;
-            let document: Value = serde_json::from_str(&text).map_err(|e| failed(&format!("not JSON: {e}")))?;
-            let id = document
-                .get("id")
-                .and_then(Value::as_str)
-                .ok_or_else(|| failed(&"has no `id`: every schedule needs one"))?
-                .to_owned();
-            answer(&id, runtime.block_on(client::call(&args.at, Method::PUT, &path(&id), Some(&document)))?)
-        }
+        What::Import(what) => runtime.block_on(import(what, &args.at)),
         What::Delete { id } => {
             let nothing = Value::Object(serde_json::Map::new());
             answer(id, runtime.block_on(client::call(&args.at, Method::DELETE, &path(id), Some(&nothing)))?)
@@ -112,16 +100,16 @@ fn outlook(plan: &Value) -> Vec<String> {
     lines
 }
 
-fn path(id: &str) -> String {
+pub(super) fn path(id: &str) -> String {
     format!("/api/v1/schedules/{}", url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>())
 }
 
-async fn all(at: &SocketArg) -> Result<Vec<Value>, Failure> {
+pub(super) async fn all(at: &SocketArg) -> Result<Vec<Value>, Failure> {
     let text = client::get(at, "/api/v1/schedules").await?;
     serde_json::from_str(&text).map_err(Failure::failed)
 }
 
-fn answer(id: &str, (status, text): (reqwest::StatusCode, String)) -> Result<(), Failure> {
+pub(super) fn answer(id: &str, (status, text): (reqwest::StatusCode, String)) -> Result<(), Failure> {
     let value: Value = serde_json::from_str(&text).unwrap_or_default();
     if status.is_success() {
         out::say(&format!("{id}: {}", value.get("state").and_then(Value::as_str).unwrap_or("done")));

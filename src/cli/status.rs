@@ -69,7 +69,8 @@ pub(super) fn table(status: &StatusJson) -> String {
         line(format_args!("{}", device_line(device)));
         if let Some(by) = &device.controlled_by {
             let (rank, action, source) = (&by.rank, by.action.replace('_', " "), cut(&by.source, 24));
-            line(format_args!("    {action} by {source} ({rank}) until {}", local_time(&by.ends_at, &zone)));
+            let until = by.ends_at.as_ref().map(|at| format!(" until {}", local_time(at, &zone)));
+            line(format_args!("    {action} by {source} ({rank}){}", until.unwrap_or_default()));
         }
         if let Some(error) = &device.error {
             line(format_args!("    {error}"));

@@ -279,6 +279,7 @@ fn device(
         enabled: c.flag("enabled").unwrap_or(false),
         accept_no_failsafe: c.flag("accept_no_failsafe").unwrap_or(false),
         fallback_current_a: c.number("fallback_current_a", 0.0, 1000.0),
+        flash_writes_per_day: c.whole("flash_writes_per_day", 0, 100_000),
     };
     if control.fallback_current_a.is_some() && kind.is_some_and(|k| k != DeviceKind::Charger) {
         c.fault("fallback_current_a", "", "is for chargers only");

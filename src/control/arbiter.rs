@@ -1,7 +1,7 @@
 //! Who wins on each device, and what is left of it after the limits. Pure: (view, intents, limits, now) -> decisions.
 
 use super::clamp::{limit_discharge, limit_import, limit_inverters, limit_soc};
-use super::limits::{Bounds, Ceiling, EXPORT, charger_max, charger_min};
+use super::limits::{Bounds, Ceiling, EXPORT, IMPORT, charger_max, charger_min};
 use super::trace::{AMPS, MIN_CURRENT, Step, WATTS, Why, clip, limit_of};
 use super::view::{Unit, View};
 use crate::model::{
@@ -80,7 +80,10 @@ impl Decision<'_> {
             // The device task keeps the end by itself; where that means the fallback, control's own end comes first.
             let late = if h.on_end == Demand::Release { Duration::ZERO } else { END_GRACE };
             let end = LeaseEnd { mono: h.end.mono.plus(late), wall: h.end.wall };
-            return Order::Hold(Setpoint::new(device, h.demand, h.key.clone(), h.asked.clone(), end, h.on_end));
+            let limited_by = h.applied.limited_by.as_deref();
+            let protects = h.rank == Rank::Grid || matches!(limited_by, Some(IMPORT | EXPORT));
+            let setpoint = Setpoint::new(device, h.demand, h.key.clone(), h.asked.clone(), end, h.on_end);
+            return Order::Hold(setpoint.protecting(protects));
         }
         let has_fallback = match unit.spec.kind {
             DeviceKind::Charger => site.main_fuse_a.is_some(),
@@ -298,6 +301,7 @@ pub(super) fn charger_why(unit: &Unit) -> Why {
 fn power_limit(unit: &Unit, asked: f64, steps: &mut Vec<Step>) -> f64 {
     let mut watts = asked;
     clip(&mut watts, limit_of(unit.spec.limits.max_power_w), ("max_power_w", WATTS), Why::Installer, steps);
+    clip(&mut watts, limit_of(unit.caps.baseline_w), ("baseline", WATTS), Why::Baseline, steps);
     watts
 }
 

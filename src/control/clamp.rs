@@ -270,6 +270,8 @@ pub(super) fn limit_inverters(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], me
         }
         let most = limit_of(unit.spec.limits.max_power_w);
         clip(&mut watts, most, ("max_power_w", WATTS), Why::Installer, &mut draft.steps);
+        let own = limit_of(unit.caps.baseline_w);
+        clip(&mut watts, own, ("baseline", WATTS), Why::Baseline, &mut draft.steps);
         if draft.want == Want::Own {
             draft.guard = Some(EXPORT);
         }

@@ -6,12 +6,15 @@ use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, Memory, Question, de
 use super::claims::{Claims, is_standing};
 use super::limits::{Bounds, EXPORT, IMPORT};
 use super::plans::{Cycle, Plans};
-use super::view::{Freshness, Unit, View};
+use super::say::{Scene, Stance};
+use super::tell::Teller;
+use super::view::{Freshness, Seen, Unit, View};
 use crate::model::{
-    Action, Applied, ClockState, ControlStatus, ControlledBy, Demand, DeviceId, DeviceSpec, DeviceState, DeviceStatus,
-    Event, EventState, GridSide, Intent, IntentKey, IntentUpdate, LeaseEnd, Mono, Order, Outcome, Params, Progress,
-    Sample, Setpoint, Severity, SiteLimit, SiteSpec, Stage, Timestamp,
+    Action, Applied, ClockState, ControlStatus, ControlledBy, Decided, Demand, DeviceId, DeviceSpec, DeviceState,
+    DeviceStatus, Event, EventState, GridSide, Intent, IntentKey, IntentUpdate, LeaseEnd, Mono, Order, Outcome, Params,
+    Progress, Sample, Setpoint, Severity, SiteLimit, SiteSpec, Stage, Timestamp,
 };
+use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +39,8 @@ pub(crate) enum Effect {
     Order(usize, Order),
     Update(IntentUpdate),
     Event(Event),
+    /// For the journal.
+    Decided(Arc<Decided>),
 }
 
 /// What control knows and has told of one device.
@@ -51,12 +56,17 @@ struct Desk {
     standing: Option<IntentKey>,
     /// Not before this.
     standing_after: Mono,
+    /// Its task's own word.
+    state: DeviceState,
+    error: Option<String>,
+    teller: Teller,
 }
 
 /// Control without its channels.
 #[derive(Debug)]
 pub(crate) struct Core {
     site: SiteSpec,
+    zone: TimeZone,
     units: Vec<Unit>,
     /// In the order of `units`.
     desks: Vec<Desk>,
@@ -77,6 +87,8 @@ impl Core {
     pub(crate) fn new(site: SiteSpec, specs: Vec<DeviceSpec>, started: Mono) -> Self {
         let units: Vec<_> = specs.into_iter().map(|s| Unit { spec: Arc::new(s), caps: Arc::default() }).collect();
         Self {
+            // Checked when the configuration was read.
+            zone: TimeZone::get(&site.timezone).unwrap_or(TimeZone::UTC),
             site,
             desks: units.iter().map(|_| Desk::default()).collect(),
             memory: units.iter().map(|_| Memory::default()).collect(),
@@ -126,6 +138,7 @@ impl Core {
         let Some(index) = self.index(&sample.device) else { return };
         self.claims.sample(&sample, now.wall, &mut self.pending);
         if let Some(desk) = self.desks.get_mut(index) {
+            desk.teller.sample(&sample, now.wall);
             desk.sample = Some(sample);
         }
     }
@@ -151,6 +164,9 @@ impl Core {
             });
         }
         self.claims.outcome(outcome, now.mono, &mut self.pending);
+        if let Some(desk) = self.index(&outcome.device).and_then(|i| self.desks.get_mut(i)) {
+            desk.teller.outcome(outcome, now.mono);
+        }
     }
 
     pub(crate) fn device(&mut self, index: usize, status: &DeviceStatus, now: Now) {
@@ -158,6 +174,8 @@ impl Core {
         if status.state == DeviceState::Online {
             desk.online_since.get_or_insert(now.mono);
         }
+        desk.state = status.state;
+        desk.error.clone_from(&status.error);
         if *unit.caps != status.capabilities {
             unit.caps = Arc::new(status.capabilities.clone());
         }
@@ -182,14 +200,38 @@ impl Core {
         let mut effects = Vec::new();
         let is_grid_known = self.is_grid_known(&view, bounds, now.mono);
         let mut holders = BTreeMap::new();
+        let mut live = std::mem::take(&mut self.status.decided);
+        let heard = |i: usize| {
+            let sample = samples.get(i).and_then(Option::as_ref)?;
+            Some(now.wall.minus(now.mono.since(sample.mono)))
+        };
+        let grid_heard = self.units.iter().position(Unit::is_grid).and_then(heard);
         for (i, (unit, decision)) in self.units.iter().zip(&decisions).enumerate() {
             let Some(desk) = self.desks.get_mut(i) else { continue };
+            let is_blocked = now.clock == ClockState::Untrusted;
+            let mut scene = Scene {
+                unit,
+                seen: view.seen.get(i).unwrap_or(&Seen::NEVER),
+                view: &view,
+                decision,
+                order: &Order::Wait,
+                bounds,
+                zone: &self.zone,
+                now,
+                stance: if unit.is_controlled() { Stance::Starting } else { Stance::ReadOnly },
+                state: desk.state,
+                error: None,
+                heard: heard(i),
+                grid_heard,
+                blocked: self.plans.first_for(&unit.spec.id).filter(|_| is_blocked && unit.is_controlled()),
+            };
             desk.is_ready = desk.is_ready || is_safe(decision) || desk.may_decide(is_grid_known, now.mono);
             if !desk.is_ready {
                 // What was worked out without values must not slow down what follows.
                 if let Some(memory) = self.memory.get_mut(i) {
                     *memory = Memory::default();
                 }
+                desk.tell(scene, &mut live, &mut effects);
                 continue;
             }
             let power = view.seen.get(i).and_then(|s| s.power_w);
@@ -206,10 +248,15 @@ impl Core {
                 effects.push(Effect::Order(i, order));
             }
             if let Some(h) = &decision.holder {
-                let ends_at = desk.lease_end().unwrap_or(h.end.wall);
+                // A plan without an end has a lease all the same, which is renewed: nothing for people.
+                let ends_at = h.end.wall.if_ends().map(|end| desk.lease_end().unwrap_or(end));
                 let by = ControlledBy { source: h.source.clone(), rank: h.rank, action: h.asked.name(), ends_at };
                 holders.insert(unit.spec.id.clone(), by);
             }
+            if unit.is_controlled() {
+                scene.stance = Stance::Controlled;
+            }
+            desk.tell(scene, &mut live, &mut effects);
         }
         let (load_w, grid_w) = (view.load_w, view.grid_w);
         let is_started = now.mono.since(self.started) >= FIRST_VALUES;
@@ -220,8 +267,8 @@ impl Core {
         self.raise_alarms(&decisions, is_grid_lost, now, &mut effects);
         effects.extend(self.pending.drain(..).map(Effect::Update));
         effects.extend(self.untold.drain(..).map(Effect::Event));
-        let plans = self.plans.states().clone();
-        self.status = ControlStatus { holders, plans, load_w, grid_w, cycles: self.status.cycles.wrapping_add(1) };
+        let (plans, cycles) = (self.plans.states().clone(), self.status.cycles.wrapping_add(1));
+        self.status = ControlStatus { holders, plans, decided: live, load_w, grid_w, cycles };
         effects
     }
 
@@ -303,12 +350,23 @@ impl Desk {
         is_grid_known && (self.sample.is_some() || is_due)
     }
 
+    /// Tell what was decided, where that is news.
+    fn tell(&mut self, scene: Scene<'_>, live: &mut BTreeMap<DeviceId, Arc<Decided>>, effects: &mut Vec<Effect>) {
+        let device = &scene.unit.spec.id;
+        let told = self.teller.look(&Scene { order: &self.order, error: self.error.as_deref(), ..scene });
+        if let Some(decided) = told.live {
+            live.insert(device.clone(), decided);
+        }
+        effects.extend(told.journal.map(Effect::Decided));
+    }
+
     /// The order to send for what it holds, when that changed materially.
     fn hold(&mut self, order: Order, now: Mono) -> Option<Order> {
         if !is_material(&self.order, &order, now) {
             return None;
         }
         self.order = order.clone();
+        self.teller.ordered(&order);
         if self.standing.take().is_some() {
             self.standing_after = now.plus(STANDING_RETRY);
         }
@@ -376,7 +434,7 @@ fn is_other_end(old: &Setpoint, new: &Setpoint, now: Mono) -> bool {
 }
 
 /// Noise in a demand: below 25 W or 1 % upwards, and below 1 W downwards, where a limit tightens.
-fn is_other(old: Demand, new: Demand) -> bool {
+pub(super) fn is_other(old: Demand, new: Demand) -> bool {
     let watts = |old: f64, new: f64| {
         let is_tighter = new.abs() < old.abs() || old * new < 0.0;
         (new - old).abs() >= if is_tighter { 1.0 } else { (old.abs() * 0.01).max(25.0) }

@@ -14,16 +14,29 @@
 //! expect battery power -3000 by c1 then release       # `then`: what it takes when the lease ends
 //! update c1 active power_w=3000 limited=import_limit  # one of the updates of this cycle or run
 //! event import_limit raised
+//! why battery wins c1                                 # of the live decision's trace
+//! why battery waits c2 owner                          # for a higher rank; `later`: for a newer one of its rank
+//! why battery impossible c3
+//! why battery nobody                                  # no holder
+//! why battery limit import_limit 5000 2000            # `-` for what nothing had limited yet
+//! why battery limits 0                                # so many limits bit
+//! why battery input grid_w stale                      # or its value
+//! why battery lease verified
+//! says battery "its words"                            # the sentence has them
+//! told battery 1                                      # so often it came into the journal in this cycle or run
 //! quiet                                               # no update at all
 //! run 10                                              # ten more cycles, a second apart
 //! ```
 
+mod pairs;
+mod reasons;
+
 use super::ControlMsg;
 use super::core::{Core, Effect, Now};
 use crate::model::{
-    Action, BootId, Capabilities, ClockState, ControlSettings, Coupling, Demand, DeviceId, DeviceKind, DeviceLimits,
-    DeviceSpec, DeviceState, DeviceStatus, Event, GridSide, Intent, IntentKey, IntentUpdate, Mono, Order, Outcome,
-    Point, Progress, Rank, Role, Sample, SiteLimit, SiteSpec, Stage, Timestamp, UplinkName, Value,
+    Action, BootId, Capabilities, ClockState, ControlSettings, Coupling, Decided, Demand, DeviceId, DeviceKind,
+    DeviceLimits, DeviceSpec, DeviceState, DeviceStatus, Event, GridSide, Intent, IntentKey, IntentUpdate, Mono, Order,
+    Outcome, Point, Progress, Rank, Role, Sample, SiteLimit, SiteSpec, Stage, Timestamp, UplinkName, Value,
 };
 use crate::plan::PlanDoc;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +52,9 @@ fn films() {
     let mut played = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "film") {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         for seed in 0..16 {
             Film::play(&path.file_name().unwrap().to_string_lossy(), &text, seed);
@@ -53,13 +69,21 @@ struct Line<'a> {
     words: Vec<&'a str>,
     pairs: BTreeMap<&'a str, &'a str>,
     rest: &'a str,
+    /// Between quotation marks.
+    quoted: Option<&'a str>,
 }
 
 impl<'a> Line<'a> {
     fn new(text: &'a str) -> Self {
-        let head = text.split('{').next().unwrap();
+        let quoted = text.split('"').nth(1).filter(|_| !text.contains('{'));
+        let head = text.split(['{', '"']).next().unwrap();
         let (pairs, words): (Vec<_>, Vec<_>) = head.split_whitespace().partition(|w| w.contains('='));
-        Self { words, pairs: pairs.iter().map(|p| p.split_once('=').unwrap()).collect(), rest: &text[head.len()..] }
+        Self {
+            words,
+            pairs: pairs.iter().map(|p| p.split_once('=').unwrap()).collect(),
+            rest: &text[head.len()..],
+            quoted,
+        }
     }
     fn word(&self, i: usize) -> &'a str {
         self.words.get(i).copied().unwrap_or_else(|| panic!("word {i} is missing after {:?}", self.words))
@@ -92,6 +116,7 @@ struct Film<'a> {
     orders: BTreeMap<DeviceId, Order>,
     updates: Vec<IntentUpdate>,
     events: Vec<Event>,
+    journal: Vec<Arc<Decided>>,
 }
 
 enum Input {
@@ -138,6 +163,7 @@ impl<'a> Film<'a> {
             orders: BTreeMap::new(),
             updates: Vec::new(),
             events: Vec::new(),
+            journal: Vec::new(),
         };
         for (number, line) in text.lines().enumerate() {
             let line = line.split(" #").next().unwrap().trim();
@@ -171,7 +197,7 @@ impl<'a> Film<'a> {
                     self.cycle();
                 }
             }
-            "expect" | "update" | "event" | "quiet" => self.expectations.push((number, text)),
+            "expect" | "update" | "event" | "quiet" | "why" | "says" | "told" => self.expectations.push((number, text)),
             _ => self.input(&line),
         }
     }
@@ -217,6 +243,7 @@ impl<'a> Film<'a> {
                 enabled: line.has("control"),
                 accept_no_failsafe: false,
                 fallback_current_a: line.num("fallback"),
+                ..ControlSettings::default()
             },
         });
     }
@@ -259,7 +286,7 @@ impl<'a> Film<'a> {
                     device,
                     action: action(line, line.word(3)),
                     rank: Rank::from_word(line.pairs.get("rank").unwrap_or(&"command")).unwrap(),
-                    source: "acme".into(),
+                    source: (*line.pairs.get("by").unwrap_or(&"acme")).into(),
                     accepted: line.num("n").unwrap() as u64,
                     since: self.now().wall,
                     ends_at,
@@ -379,17 +406,21 @@ impl<'a> Film<'a> {
                 Input::Outcome(o) => core.outcome(&o, now),
             }
         }
-        for effect in core.cycle(now) {
+        let effects = core.cycle(now);
+        for effect in effects {
             match effect {
                 Effect::Order(i, order) => {
                     self.orders.insert(self.specs[i].id.clone(), order);
                 }
                 Effect::Update(u) => self.updates.push(u),
                 Effect::Event(e) => self.events.push(e),
+                Effect::Decided(d) => self.journal.push(d),
             }
         }
+        let live = core.status().decided.clone();
+        live.values().for_each(|decided| self.check_truth(decided));
         // Nothing changes without an input.
-        let again: Vec<_> = core.cycle(now);
+        let again: Vec<_> = self.core.as_mut().map(|c| c.cycle(now)).unwrap_or_default();
         assert_eq!(again, vec![], "{} seed {}: a second cycle at {} ms", self.name, self.seed, self.ms);
     }
 
@@ -406,10 +437,12 @@ impl<'a> Film<'a> {
         }
         self.updates.clear();
         self.events.clear();
+        self.journal.clear();
     }
 
     fn check(&self, line: &Line<'_>, place: &str) {
         match line.word(0) {
+            "why" | "says" | "told" => self.check_reason(line, place),
             "quiet" => assert_eq!(self.updates, vec![], "{place}"),
             "event" => assert!(
                 self.events.iter().any(|e| e.code == line.word(1) && e.state.as_str() == line.word(2)),

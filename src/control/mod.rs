@@ -6,6 +6,7 @@
 //! - `limits`: what may never happen, as arithmetic on the picture.
 //! - `arbiter`: (view, intents, limits, now) -> one decision per device. Pure, as the two above.
 //! - `trace`: why: what each limit took, as small values; texts are made only when a decision is told.
+//! - `tell`, `say`: when a decision is told, and in which words.
 //! - `core`: the state between cycles; events go in, effects come out, nothing waits.
 //! - `effect`: is the physical effect of a command seen, and how much energy did it move.
 //! - `task`: the select loop that feeds `core` and carries its effects out.
@@ -20,7 +21,9 @@ mod effect;
 mod films;
 mod limits;
 mod plans;
+mod say;
 mod task;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod trace;

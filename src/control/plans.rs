@@ -121,6 +121,12 @@ impl Plans {
         self.all.values().filter_map(|e| e.smart.as_ref()).any(|s| s.strategy.forecast().is_price_missing)
     }
 
+    /// A plan for this device.
+    pub(crate) fn first_for(&self, device: &DeviceId) -> Option<&PlanId> {
+        let needs_clock = |e: &Entry| e.smart.as_ref().is_none_or(|s| s.strategy.needs_clock());
+        self.all.iter().find(|(_, e)| needs_clock(e) && e.doc.device() == Some(device)).map(|(id, _)| id)
+    }
+
     /// The standing setting of this plan was verified: not again in this slot.
     pub(crate) fn standing_done(&mut self, id: &PlanId) {
         if let Some(entry) = self.all.get_mut(id) {

@@ -3,12 +3,14 @@
 use super::core::{Core, Effect, Now};
 use super::{ControlHandle, ControlMsg};
 use crate::model::{
-    ControlStatus, DeviceSpec, DeviceStatus, Event, Intent, IntentUpdate, Order, Outcome, Sample, SiteLimit, SiteSpec,
+    ControlStatus, Decided, DeviceId, DeviceSpec, DeviceStatus, Event, Intent, IntentUpdate, Order, Outcome, Sample,
+    SiteLimit, SiteSpec,
 };
 use crate::plan::PlanDoc;
 use crate::runtime::{Clock, Exit, Shutdown};
 use crate::store::{StoreError, StoreHandle};
-use std::collections::VecDeque;
+use crate::wire::explain_json;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -66,6 +68,8 @@ pub struct ControlTask {
     /// Updates and events on their way: control never waits for those who read them.
     unsent: VecDeque<IntentUpdate>,
     untold: VecDeque<Event>,
+    /// Decisions that the store had no room for: the newest of each device is offered again in the next cycle.
+    unkept: BTreeMap<DeviceId, Arc<Decided>>,
 }
 
 /// The two cells between control and a device task.
@@ -106,6 +110,7 @@ pub fn create(parts: ControlParts) -> (ControlHandle, ControlTask) {
         clock,
         unsent: VecDeque::new(),
         untold: VecDeque::new(),
+        unkept: BTreeMap::new(),
     };
     (ControlHandle { inbox, status }, task)
 }
@@ -203,8 +208,14 @@ impl ControlTask {
                 Effect::Update(update) if !is_deaf => push(&mut self.unsent, update, "update of a command"),
                 Effect::Update(_) => {}
                 Effect::Event(event) => push(&mut self.untold, event, "event"),
+                Effect::Decided(decided) => drop(self.unkept.insert(decided.device.clone(), decided)),
             }
         }
+        let store = &self.store;
+        self.unkept.retain(|device, d| {
+            let json = explain_json(d).to_string();
+            store.decided(device.clone(), d.at, d.clock, json) == Err(StoreError::Busy)
+        });
         self.status.send_replace(self.core.status().clone());
     }
 }

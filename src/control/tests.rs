@@ -5,9 +5,9 @@ use super::limits::{Bounds, Ceiling, Pace, charger_max, charger_min, charger_own
 use super::view::{NOMINAL_V, Unit, View};
 use super::{ControlBusy, ControlHandle, ControlMsg, ControlParts, ControlledDevice, create};
 use crate::model::{
-    Action, Applied, BootId, Capabilities, ClockState, ControlSettings, Coupling, Demand, DeviceKind, DeviceLimits,
-    DeviceSpec, DeviceState, DeviceStatus, Intent, IntentKey, IntentUpdate, Mono, Order, Outcome, Params, Point,
-    Progress, Rank, Role, Sample, SiteSpec, StoreStatus, Timestamp, UplinkName, Value,
+    Action, Applied, BootId, Capabilities, ClockState, ControlSettings, Coupling, Decided, Demand, DeviceKind,
+    DeviceLimits, DeviceSpec, DeviceState, DeviceStatus, Intent, IntentKey, IntentUpdate, Mono, Order, Outcome, Params,
+    Point, Progress, Rank, Role, Sample, SiteSpec, Standing, StoreStatus, Timestamp, TraceStep, UplinkName, Value,
 };
 use crate::runtime::{Clock, Exit, ShutdownSwitch};
 use crate::store::StoreHandle;
@@ -39,7 +39,12 @@ fn spec(id: &str, kind: DeviceKind) -> DeviceSpec {
             max_power_w: Some(9000.0),
             max_current_a: Some(20.0),
         },
-        control: ControlSettings { enabled: true, accept_no_failsafe: false, fallback_current_a: Some(8.0) },
+        control: ControlSettings {
+            enabled: true,
+            accept_no_failsafe: false,
+            fallback_current_a: Some(8.0),
+            ..ControlSettings::default()
+        },
     }
 }
 
@@ -186,6 +191,55 @@ fn demand(decision: &Decision<'_>) -> Option<Demand> {
 fn ask<'a>(view: &View<'_>, site: &SiteSpec, intents: &'a [Intent]) -> Vec<Decision<'a>> {
     let q = Question { view, intents, site, bounds: Bounds::new(site, &[]), now: NOW, wall: WALL };
     decide(&q, &mut vec![Memory::default(); view.units.len()])
+}
+
+/// Is the trace of a decision true: the winner is the holder, and the last limit left what is demanded.
+pub(super) fn truth(decided: &Decided) -> Result<(), String> {
+    let mut winners = decided.trace.iter().filter_map(|s| match s {
+        TraceStep::Intent { outcome: Standing::Wins, key, rank, .. } => Some((key, *rank)),
+        _ => None,
+    });
+    let (winner, second) = (winners.next(), winners.next());
+    if second.is_some() {
+        return Err("two winners".into());
+    }
+    match (&decided.holder, winner) {
+        (None, None) => {}
+        (Some(h), Some((key, rank))) if h.key == *key && h.rank == rank => {}
+        (Some(h), None) if matches!(h.key, IntentKey::Limit(_)) => {}
+        other => return Err(format!("holder and winner: {other:?}")),
+    }
+    for step in &decided.trace {
+        if let (TraceStep::Intent { outcome: Standing::Waits, rank, .. }, Some((_, best))) = (step, winner)
+            && *rank > best
+        {
+            return Err(format!("{rank} waits for {best}"));
+        }
+    }
+    let limits: Vec<_> = decided.trace.iter().filter(|s| matches!(s, TraceStep::Limit { .. })).collect();
+    for pair in limits.windows(2) {
+        if let [TraceStep::Limit { to, .. }, TraceStep::Limit { from, .. }] = pair
+            && from.is_none_or(|from| (from - to).abs() > 0.11)
+        {
+            return Err(format!("a gap between limits: {pair:?}"));
+        }
+    }
+    if let Some(TraceStep::Limit { to, .. }) = limits.last() {
+        let is = match decided.demand {
+            Some(Demand::BatteryPower { watts, .. }) => watts.abs(),
+            Some(Demand::PowerLimit { watts }) => watts,
+            Some(Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps }) => amps,
+            Some(Demand::ChargerOff) => 0.0,
+            _ => f64::NAN,
+        };
+        if (is - to).abs() > 0.051 {
+            return Err(format!("the last limit left {to}, and {is} is demanded"));
+        }
+    }
+    if decided.sentence.is_empty() || decided.sentence.contains("  ") || !decided.sentence.ends_with('.') {
+        return Err(format!("no sentence: {:?}", decided.sentence));
+    }
+    Ok(())
 }
 
 proptest! {
@@ -384,4 +438,58 @@ async fn a_full_inbox_refuses() {
         handle.send(msg()).await.unwrap();
     }
     assert_eq!(handle.send(msg()).await, Err(ControlBusy::Full));
+}
+
+/// A store that hangs holds nothing up, and gets each device's newest decision as soon as it has room.
+#[tokio::test(start_paused = true)]
+async fn a_busy_store_gets_the_newest_decision_later() {
+    let clock = Clock::manual(WALL);
+    let (orders, mut ordered) = watch::channel(Order::Wait);
+    let online = DeviceStatus { state: DeviceState::Online, ..DeviceStatus::default() };
+    let (_seen, status) = watch::channel(online);
+    let (samples, samples_rx) = mpsc::channel(4);
+    let (_outcomes, outcomes_rx) = mpsc::channel(4);
+    let (updates_tx, _updates) = mpsc::channel(8);
+    let (asks, mut asked) = mpsc::channel(1);
+    let counter = || Arc::new(AtomicU64::new(0));
+    let store = StoreHandle {
+        asks,
+        live: broadcast::channel(1).0,
+        next_row: counter(),
+        dropped: counter(),
+        outbox: watch::channel(0).1,
+        status: watch::channel(StoreStatus::default()).1,
+    };
+    let other = "pv".parse().unwrap();
+    store.decided(other, WALL, ClockState::Synced, "fills the queue".into()).unwrap();
+    let (handle, task) = create(ControlParts {
+        site: site(None, None),
+        devices: vec![ControlledDevice { spec: spec("battery", DeviceKind::Battery), orders, status }],
+        samples: samples_rx,
+        outcomes: outcomes_rx,
+        updates: updates_tx,
+        store,
+        clock: clock.clone(),
+        plans: vec![],
+        intents: vec![],
+        site_limits: vec![],
+    });
+    let (switch, shutdown) = ShutdownSwitch::new();
+    let running = tokio::task::JoinSet::from_iter([task.run(shutdown)]);
+    samples.send(sample("battery", clock.mono(), Some(0.0), Some(50.0))).await.unwrap();
+    ordered.wait_for(|o| *o == Order::Free).await.unwrap();
+    let action = Action::Charge { power_w: Some(3000.0), min_soc_pct: None, max_soc_pct: None, grid: true };
+    handle.send(ControlMsg::Intent(intent("battery", action, Rank::Command, 1))).await.unwrap();
+    ordered.wait_for(|o| *o != Order::Free).await.unwrap();
+    // Only now the store reads: first what filled its queue, then the newest of what waited.
+    let mut texts = Vec::new();
+    while texts.len() < 2 {
+        if let Some(crate::store::Ask::Decided(decision)) = asked.recv().await {
+            texts.push(decision.json);
+        }
+    }
+    assert_eq!(texts[0], "fills the queue");
+    assert!(texts[1].contains(r#""action":"charge""#), "{texts:?}");
+    switch.stop();
+    assert_eq!(running.join_all().await, vec![Exit::Shutdown]);
 }

@@ -14,6 +14,8 @@ pub(crate) enum Why {
     Installer,
     /// The device can do no more.
     Device,
+    /// What the installer had set in the device before derd held it.
+    Baseline,
     /// The state of charge reached its bound, %.
     Soc { soc: f64, bound: f64 },
     /// The state of charge is not known.

@@ -1,5 +1,6 @@
 //! Finding the device behind its link, at start and after every reconnect, and recording what the installer set in it.
 
+use super::baseline::Watch;
 use super::poll::Turn;
 use super::task::DeviceTask;
 use crate::link::{LinkError, LinkState};
@@ -7,7 +8,6 @@ use crate::model::{DeviceState, Mono, Severity};
 use crate::profile::{Answer, Refusal, Request, Step};
 use crate::runtime::Retry;
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// A silent device is asked again soon: one request, and after a power cut it is back within seconds.
 const SILENT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
@@ -15,8 +15,6 @@ const SILENT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 const STRANGER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// A baseline that could not be read is tried again after so long.
 const BARRED: Duration = Duration::from_secs(60);
-/// How long the store may take the baseline.
-const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// Where discovery stands.
 #[derive(Debug)]
@@ -36,7 +34,7 @@ pub(super) struct Finder {
     pub(super) stage: Stage,
     /// Given at start, not yet with the driver.
     baseline: Option<String>,
-    has_baseline: bool,
+    pub(super) has_baseline: bool,
     /// Why writing is not allowed although the device answers.
     barred: Option<String>,
     /// When its baseline is asked for again.
@@ -49,6 +47,8 @@ pub(super) struct Finder {
     /// Was it online in this run.
     pub(super) was_online: bool,
     pub(super) alarmed: bool,
+    /// The baseline is being read to be compared.
+    pub(super) watch: Watch,
     silent: Retry,
     stranger: Retry,
 }
@@ -67,6 +67,7 @@ impl Finder {
             epoch: 0,
             was_online: false,
             alarmed: false,
+            watch: Watch::default(),
             silent: Retry::new(SILENT.0, SILENT.1),
             stranger: Retry::new(STRANGER.0, STRANGER.1),
         }
@@ -96,6 +97,7 @@ impl DeviceTask {
                 self.finder.epoch = epoch;
                 self.finder.stage = Stage::Lost(now);
                 self.poll.forget();
+                self.finder.watch.forget();
                 self.keeper.lost();
             }
             LinkState::Down(why) if !self.finder.was_online => self.not_yet(why),
@@ -107,7 +109,7 @@ impl DeviceTask {
     pub(super) fn due(&self) -> Option<Mono> {
         match &self.finder.stage {
             Stage::Lost(at) => [self.is_worth_asking().then_some(*at), self.overdue_at()].into_iter().flatten().min(),
-            Stage::Found => self.poll.due(),
+            Stage::Found => [self.poll.due(), self.watch_due()].into_iter().flatten().min(),
             _ => None,
         }
     }
@@ -156,7 +158,7 @@ impl DeviceTask {
                 Stage::Lost(_) => return None,
                 Stage::Asking(request) => return Some(request.clone()),
                 Stage::Baseline(reads, answers) => return reads.get(answers.len()).cloned(),
-                Stage::Found => return self.next_read(now),
+                Stage::Found => return self.next_look(now).or_else(|| self.next_read(now)),
             }
         }
     }
@@ -164,6 +166,9 @@ impl DeviceTask {
     pub(super) async fn take_answer(&mut self, answer: Result<Answer, LinkError>) {
         let now = self.clock.mono();
         if self.finder.is_found() {
+            if self.finder.watch.is_asked() {
+                return self.take_look(answer).await;
+            }
             match self.take_read(now, answer) {
                 Turn::More => {}
                 Turn::Sampled => self.came_online().await,
@@ -224,7 +229,10 @@ impl DeviceTask {
         self.finder.stranger.reset();
         if let Some(json) = self.finder.baseline.take() {
             match self.driver.set_baseline(&json) {
-                Ok(()) => self.finder.has_baseline = true,
+                Ok(()) => {
+                    self.finder.has_baseline = true;
+                    self.show_baseline(Some(json), None);
+                }
                 Err(why) => tracing::error!(device = %self.spec.id, "the stored baseline is no good: {why}"),
             }
         }
@@ -237,6 +245,7 @@ impl DeviceTask {
                 return;
             }
         }
+        self.finder.watch.look_at(now);
         self.settle_in(now);
     }
 
@@ -262,12 +271,13 @@ impl DeviceTask {
         self.finder.barred = None;
         match taken {
             Ok(json) => {
-                self.finder.has_baseline = true;
-                tracing::info!(device = %self.spec.id, "baseline recorded");
-                let kept = timeout(STORE_WAIT, self.out.store.save_baseline(self.spec.id.clone(), json)).await;
-                if !matches!(kept, Ok(Ok(()))) {
+                self.finder.has_baseline = self.keep_baseline(&json).await;
+                if self.finder.has_baseline {
+                    tracing::info!(device = %self.spec.id, "baseline recorded");
+                    self.show_baseline(Some(json), None);
+                    self.finder.watch.look_at(now.plus(super::baseline::EVERY));
+                } else {
                     // Without it a later start could not lead the device back.
-                    self.finder.has_baseline = false;
                     self.finder.barred = Some("its baseline could not be stored".into());
                 }
             }
@@ -278,6 +288,11 @@ impl DeviceTask {
             self.finder.barred_until = Some(now.plus(BARRED));
         }
         self.settle_in(now);
+    }
+
+    /// Look at the device anew.
+    pub(super) fn find_again(&mut self) {
+        self.finder.stage = Stage::Lost(self.clock.mono());
     }
 
     /// The serial number is the identity: another one in its place is not controlled.
@@ -331,6 +346,7 @@ impl DeviceTask {
     /// Too many polls without any answer.
     pub(super) async fn fell_silent(&mut self, now: Mono, why: String) {
         self.keeper.lost();
+        self.finder.watch.forget();
         if !matches!(self.finder.stage, Stage::Lost(_)) {
             self.finder.stage = Stage::Lost(now.plus(self.finder.silent.next_delay()));
         }

@@ -3,11 +3,13 @@
 //!
 //! # Layout
 //!
-//! * `apply`: what to do next about an order; pure
+//! * `apply`: what to do next about an order, `judge`: what follows from what came of it; both pure
 //! * `words`: what the keeper and the task say to each other
 //! * `walls`: what a device must never be told; pure
+//! * `wear`: the ledger of writes and its budget; pure. `purse`: the ledger with the clock
 //! * `task`: the loop, one request at a time, orders before polls
-//! * `find`: discovery and the first baseline
+//! * `perform`: programs on the wire
+//! * `find`: discovery and the first baseline, `baseline`: the guard over it
 //! * `poll`: readings
 //!
 //! # Channels
@@ -16,11 +18,16 @@
 //! the next poll brings a newer one. Outcomes to control: bounded; when full they wait here, in order, and nothing is lost.
 
 mod apply;
+mod baseline;
 mod find;
+mod judge;
+mod perform;
 mod poll;
 mod probe;
+mod purse;
 mod task;
 mod walls;
+mod wear;
 mod words;
 
 #[cfg(test)]
@@ -28,6 +35,7 @@ mod task_tests;
 #[cfg(test)]
 mod tests;
 
+pub use baseline::Accept;
 pub use probe::probe;
 pub use task::DeviceTask;
 
@@ -62,6 +70,8 @@ pub struct DeviceParts {
     pub held: Option<Held>,
     /// The baseline recorded at the first contact, if there was one.
     pub baseline: Option<String>,
+    /// The ledger of writes to it, as kept by the store.
+    pub wear: Option<String>,
 }
 
 /// A device as seen by control and the others. Cheap to clone.
@@ -70,6 +80,7 @@ pub struct DeviceHandle {
     orders: Arc<watch::Sender<Order>>,
     status: watch::Receiver<DeviceStatus>,
     spec: Arc<DeviceSpec>,
+    accepts: mpsc::Sender<Accept>,
 }
 
 impl DeviceHandle {
@@ -96,6 +107,12 @@ impl DeviceHandle {
         self.status.clone()
     }
 
+    /// Where the installer's word goes that what is in the device now is its baseline. Nobody else may say so.
+    #[must_use]
+    pub fn accepts(&self) -> mpsc::Sender<Accept> {
+        self.accepts.clone()
+    }
+
     /// The device as configured.
     #[must_use]
     pub fn spec(&self) -> &DeviceSpec {
@@ -108,6 +125,8 @@ impl DeviceHandle {
 pub fn create(parts: DeviceParts) -> (DeviceHandle, DeviceTask) {
     let (orders, ordered) = watch::channel(Order::Wait);
     let (status, seen) = watch::channel(DeviceStatus::default());
-    let handle = DeviceHandle { orders: Arc::new(orders), status: seen, spec: Arc::new(parts.spec.clone()) };
-    (handle, DeviceTask::new(parts, ordered, status))
+    // One installer; a second at the same moment is told to come again.
+    let (accepts, accepted) = mpsc::channel(1);
+    let handle = DeviceHandle { orders: Arc::new(orders), status: seen, spec: Arc::new(parts.spec.clone()), accepts };
+    (handle, DeviceTask::new(parts, ordered, accepted, status))
 }

@@ -55,6 +55,11 @@ impl Poll {
         self.silent = 0;
     }
 
+    /// Is one under way.
+    pub(super) const fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
     /// The first poll after being found does not wait for its turn.
     pub(super) const fn start_now(&mut self, now: Mono) {
         self.next = now;

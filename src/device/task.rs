@@ -2,15 +2,17 @@
 
 use super::DeviceParts;
 use super::apply::Keeper;
+use super::baseline::Accept;
 use super::find::Finder;
 use super::poll::Poll;
-use super::words::{Checked, Do, Effect, Looked, Trouble, Wrote};
-use crate::link::{LinkError, LinkHandle, LinkState};
+use super::purse::Purse;
+use super::words::{Do, Effect};
+use crate::link::{LinkHandle, LinkState};
 use crate::model::{
-    BootId, Demand, DeviceSpec, DeviceState, DeviceStatus, Event, EventState, Evidence, Held, Mono, Order, Outcome,
-    Sample, Severity,
+    BootId, Demand, DeviceSpec, DeviceState, DeviceStatus, Event, EventState, Held, Mono, Order, Outcome, Sample,
+    Severity, Stage,
 };
-use crate::profile::{Answer, Driver, Program, Request};
+use crate::profile::{Driver, Program};
 use crate::runtime::{Clock, Exit, Shutdown};
 use crate::store::StoreHandle;
 use std::collections::VecDeque;
@@ -22,9 +24,9 @@ use tokio::time::{sleep, timeout};
 /// A device is led back within this time on stop; what is not verified by then is done by the next start.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// The journal's queue may be full for this long before a setpoint goes out without waiting further.
-const JOURNAL_WAIT: Duration = Duration::from_secs(1);
+pub(super) const JOURNAL_WAIT: Duration = Duration::from_secs(1);
 /// Stopping and holding at 0 W are safe by themselves and wait for nobody.
-const URGENT_WAIT: Duration = Duration::from_millis(10);
+pub(super) const URGENT_WAIT: Duration = Duration::from_millis(10);
 /// Outcomes that wait for control.
 const OUTCOMES: usize = 64;
 
@@ -40,9 +42,12 @@ pub struct DeviceTask {
     pub(super) keeper: Keeper,
     pub(super) finder: Finder,
     pub(super) poll: Poll,
-    orders: watch::Receiver<Order>,
+    pub(super) orders: watch::Receiver<Order>,
     /// The program that was written last: its checks are what must read back.
-    program: Option<(Demand, Program)>,
+    pub(super) program: Option<(Demand, Program)>,
+    pub(super) purse: Purse,
+    /// Who wants a new baseline accepted.
+    accepts: mpsc::Receiver<Accept>,
 }
 
 /// The way to the device.
@@ -65,8 +70,15 @@ pub(super) struct Out {
 }
 
 impl DeviceTask {
-    pub(super) fn new(parts: DeviceParts, orders: watch::Receiver<Order>, status: watch::Sender<DeviceStatus>) -> Self {
+    pub(super) fn new(
+        parts: DeviceParts,
+        orders: watch::Receiver<Order>,
+        accepts: mpsc::Receiver<Accept>,
+        status: watch::Sender<DeviceStatus>,
+    ) -> Self {
         let held = parts.held.map(|h| (h.demand, h.on_end));
+        let purse = Purse::new(parts.wear.as_deref(), parts.spec.control.flash_writes_per_day, &parts.clock);
+        status.send_modify(|s| s.wear = purse.rows());
         let state = parts.link.state();
         Self {
             keeper: Keeper::new(parts.spec.clone(), held),
@@ -87,6 +99,8 @@ impl DeviceTask {
             },
             orders,
             program: None,
+            purse,
+            accepts,
         }
     }
 
@@ -104,6 +118,9 @@ impl DeviceTask {
                 }
                 Ok(false) => {}
                 Err(_) => break Exit::Orphaned,
+            }
+            if let Ok(reply) = self.accepts.try_recv() {
+                self.accept_baseline(reply);
             }
             let now = self.clock.mono();
             self.look_at_link(now);
@@ -129,10 +146,22 @@ impl DeviceTask {
         self.emit(effects).await;
         match next {
             Do::Rest(until) => return Some(until),
-            Do::Write { demand, lease, remember } => {
-                let result = self.write(demand, lease, remember).await;
+            Do::Write { demand, lease, remember, spend } => {
+                let mut sent = false;
+                let result = self.write(demand, lease, remember, spend, &mut sent).await;
+                if !sent {
+                    self.keeper.unsent();
+                }
+                self.look_at_budget(&result).await;
                 let effects = self.keeper.wrote(self.clock.mono(), result);
                 self.emit(effects).await;
+                self.show_wear();
+            }
+            Do::Refresh { demand, lease } => {
+                let result = self.refresh(demand, lease).await;
+                let effects = self.keeper.wrote(self.clock.mono(), result);
+                self.emit(effects).await;
+                self.show_wear();
             }
             Do::Check { demand, lease } => {
                 if let Some(result) = self.check(demand, lease).await {
@@ -161,6 +190,7 @@ impl DeviceTask {
             Some(wake) => wake.since(self.clock.mono()).max(Duration::from_millis(1)),
             None => Duration::from_secs(3600),
         };
+        let mut accept = None;
         let owes = !self.out.waiting.is_empty();
         tokio::select! {
             biased;
@@ -173,8 +203,12 @@ impl DeviceTask {
                 // The link's task is gone; requests say so. Do not spin on its cell.
                 sleep(pause.min(Duration::from_secs(1))).await;
             },
+            Some(reply) = self.accepts.recv() => accept = Some(reply),
             _room = self.out.outcomes.reserve(), if owes => {}
             () = sleep(pause) => {}
+        }
+        if let Some(reply) = accept {
+            self.accept_baseline(reply);
         }
     }
 
@@ -188,84 +222,22 @@ impl DeviceTask {
         self.finder.controllable().map_err(|why| why.to_owned())
     }
 
-    async fn write(
-        &mut self,
-        demand: Demand,
-        lease: Duration,
-        remember: Option<(Demand, Demand)>,
-    ) -> Result<Wrote, Trouble> {
-        let program = self.driver.program(&demand, lease).map_err(Trouble::Impossible)?;
-        if let Some((demand, on_end)) = remember {
-            let urgent = matches!(demand, Demand::ChargerOff)
-                || matches!(demand, Demand::BatteryPower { watts, .. } if watts == 0.0);
-            let wait = if urgent { URGENT_WAIT } else { JOURNAL_WAIT };
-            let held = Held { device: self.spec.id.clone(), demand, on_end, since: self.clock.now() };
-            self.out.journal(held, wait).await;
-        }
-        let wrote = Wrote { settle: program.settle, refresh: program.refresh };
-        let writes = program.writes.clone();
-        self.program = Some((demand, program));
-        for request in writes {
-            self.ask(request).await?;
-        }
-        Ok(wrote)
-    }
-
-    /// Read back; `None` when a new order came between two reads.
-    async fn check(&mut self, demand: Demand, lease: Duration) -> Option<Result<Looked, Trouble>> {
-        let (checks, refresh) = match &self.program {
-            Some((of, program)) if *of == demand => (program.checks.clone(), program.refresh),
-            _ => match self.driver.program(&demand, lease) {
-                Ok(program) => {
-                    let parts = (program.checks.clone(), program.refresh);
-                    self.program = Some((demand, program));
-                    parts
-                }
-                Err(why) => return Some(Err(Trouble::Impossible(why))),
-            },
-        };
-        let mut done: Vec<Checked> = Vec::with_capacity(checks.len());
-        for check in checks {
-            if self.orders.has_changed().unwrap_or(false) {
-                return None;
-            }
-            let answer = match self.ask(check.read.clone()).await {
-                Ok(answer) => answer,
-                Err(trouble) => return Some(Err(trouble)),
-            };
-            let verdict = check.judge(&answer);
-            done.push(Checked {
-                ok: verdict.ok,
-                failsafe: check.failsafe,
-                evidence: Evidence {
-                    at: self.clock.now(),
-                    via: self.link.handle.via().to_owned(),
-                    address: verdict.address,
-                    wrote: verdict.wrote,
-                    read: verdict.read,
-                },
-            });
-        }
-        Some(Ok(Looked { checks: done, refresh }))
-    }
-
-    async fn ask(&self, request: Request) -> Result<Answer, Trouble> {
-        let place = request.to_string();
-        self.link.handle.request(request).await.map_err(|error| match error {
-            LinkError::Refused(refusal) => Trouble::Refused(format!("{place}: {refusal}")),
-            other => Trouble::Unreached(other.to_string()),
-        })
-    }
-
     async fn emit(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Outcome { cause, demand, stage, evidence } => {
                     tracing::debug!(device = %self.spec.id, ?demand, ?stage, "setpoint");
                     let (device, at) = (self.spec.id.clone(), self.clock.now());
+                    let owns = demand.is_standing() && stage == Stage::Verified;
                     self.out.report(Outcome { device, cause, demand, at, stage, evidence });
+                    if owns {
+                        self.owns(&demand).await;
+                    }
                 }
-                Effect::NotHeld => self.out.forget(self.spec.id.clone()).await,
+                Effect::NotHeld => {
+                    self.out.forget(self.spec.id.clone()).await;
+                    self.gave_back();
+                }
                 Effect::Remember(demand, on_end) => {
                     let held = Held { device: self.spec.id.clone(), demand, on_end, since: self.clock.now() };
                     self.out.journal(held, JOURNAL_WAIT).await;
@@ -318,6 +290,8 @@ impl DeviceTask {
         };
         let in_time = timeout(STOP_WITHIN, way_back).await.is_ok();
         self.out.flush();
+        self.purse.again();
+        self.show_wear();
         if self.keeper.holds_something() {
             tracing::warn!(device = %self.spec.id, in_time, "not verified to be back; the next start goes on with it");
         }
@@ -351,7 +325,7 @@ impl Out {
     }
 
     /// Put `held` into the store's queue, for `wait` at most: a full queue must not keep a setpoint from its device.
-    async fn journal(&mut self, held: Held, wait: Duration) {
+    pub(super) async fn journal(&mut self, held: Held, wait: Duration) {
         self.unjournalled = None;
         match timeout(wait, self.store.held(held.clone())).await {
             Ok(Ok(())) => {}

@@ -103,9 +103,21 @@ impl Film {
     fn write(&mut self, s: f64, expected: Demand) -> Vec<String> {
         let (mut learned, next) = self.tick(s);
         assert!(matches!(next, Do::Write { demand, .. } if demand == expected), "{next:?}");
-        let wrote = Wrote { settle: Duration::from_secs(2), refresh: self.refresh };
+        let wrote = Wrote { settle: Duration::from_secs(2), refresh: self.refresh, ..Wrote::default() };
         learned.extend(told(&self.keeper.wrote(at(s), Ok(wrote))));
         learned
+    }
+
+    /// The tick looks, sees that all is well, and then wants the device's timer kept running.
+    fn refresh(&mut self, s: f64, looks: bool) {
+        if looks {
+            assert_eq!(self.check(s, true), Vec::<String>::new());
+        }
+        let (learned, next) = self.tick(s);
+        assert!(matches!(next, Do::Refresh { demand: CHARGE, .. }), "{next:?}");
+        assert_eq!(learned, Vec::<String>::new());
+        let wrote = Wrote { refresh: self.refresh, ..Wrote::default() };
+        assert_eq!(told(&self.keeper.wrote(at(s), Ok(wrote))), Vec::<String>::new());
     }
 
     /// The tick wants a check, which comes out so.
@@ -193,7 +205,7 @@ fn a_device_timer_is_refreshed_at_a_third_and_after_a_reconnect() {
     film.write(0.0, CHARGE);
     film.check(2.0, true);
     assert_eq!(film.rests(2.0), Some(at(20.0)));
-    assert_eq!(film.write(20.0, CHARGE), Vec::<String>::new());
+    film.refresh(20.0, true);
     assert_eq!(film.rests(20.0), Some(at(32.0)));
     film.keeper.found(at(21.0), TIMER);
     assert_eq!(film.write(21.0, CHARGE), Vec::<String>::new());
@@ -213,11 +225,19 @@ fn failed_after_one_retry_with_evidence_then_ever_slower() {
     assert_eq!(film.rests(2.0), Some(at(3.0)));
     film.write(3.0, CHARGE);
     assert_eq!(film.check(5.0, false), ["limit a failed: unit 1 holding 7 reads 0, written was 1"]);
-    assert_eq!(film.rests(5.0), Some(at(45.0)));
-    assert_eq!(film.write(45.0, CHARGE), ["limit a written"]);
-    assert_eq!(film.check(47.0, true), ["limit a verified"], "it came round");
+    // What was not proven does not stay.
+    film.write(5.0, Demand::Release);
+    assert_eq!(film.check(7.0, true), ["- verified", "not held"]);
+    assert_eq!(film.rests(7.0), Some(at(45.0)));
+    film.write(45.0, CHARGE);
+    assert_eq!(film.check(47.0, false), Vec::<String>::new(), "told once");
+    film.write(47.0, Demand::Release);
+    film.check(49.0, true);
+    assert_eq!(film.rests(49.0), Some(at(127.0)), "ever slower");
+    assert_eq!(film.write(127.0, CHARGE), ["limit a written"]);
+    assert_eq!(film.check(129.0, true), ["limit a verified"], "it came round");
     film.keeper.set_order(Order::Free);
-    film.write(50.0, Demand::Release);
+    film.write(130.0, Demand::Release);
 }
 
 #[test]
@@ -415,16 +435,16 @@ fn a_device_timer_is_refreshed_also_where_the_setpoint_was_found_as_it_should_be
     film.refresh = Some(Duration::from_secs(20));
     film.keeper.set_order(hold(CHARGE, Demand::Release, "a", 1000));
     assert_eq!(film.check(0.0, true), ["limit a verified"]);
-    assert_eq!(film.write(0.0, CHARGE), Vec::<String>::new(), "how much of it is left is not known");
+    film.refresh(0.0, false); // how much of it is left is not known
     assert_eq!(film.rests(0.0), Some(at(20.0)));
-    assert_eq!(film.write(20.0, CHARGE), Vec::<String>::new());
+    film.refresh(20.0, true);
     let reserve = Demand::Reserve { pct: 20.0 };
     film.keeper.set_order(hold(reserve, Demand::Release, "r", 0));
     assert_eq!(film.check(25.0, true), ["limit r verified"]);
     assert_eq!(film.rests(26.0), Some(at(55.0)), "a standing setting has no timer");
     film.keeper.set_order(hold(CHARGE, Demand::Release, "a", 1000));
     assert_eq!(film.check(26.0, true), ["limit a verified"]);
-    assert_eq!(film.write(26.0, CHARGE), Vec::<String>::new());
+    film.refresh(26.0, false);
     assert_eq!(film.rests(26.0), Some(at(46.0)));
 }
 

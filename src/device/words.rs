@@ -10,9 +10,20 @@ pub(super) enum Do {
     /// Nothing before this time.
     Rest(Option<Mono>),
     /// Write the program of this demand; before it, remember `(demand, on_end)` as held.
-    Write { demand: Demand, lease: Duration, remember: Option<(Demand, Demand)> },
+    Write { demand: Demand, lease: Duration, remember: Option<(Demand, Demand)>, spend: Spend },
+    /// Write again what keeps the device's timer running, and nothing else.
+    Refresh { demand: Demand, lease: Duration },
     /// Read back the checks of this demand's program.
     Check { demand: Demand, lease: Duration },
+}
+
+/// May a write wear the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spend {
+    /// It protects, or leads back: always.
+    Free,
+    /// Within the budget, and not sooner after the last one than this.
+    Budget { gap: Duration },
 }
 
 /// What the world shall learn.
@@ -36,10 +47,12 @@ pub(super) enum Effect {
 }
 
 /// The writes were acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Wrote {
     pub(super) settle: Duration,
     pub(super) refresh: Option<Duration>,
+    /// The device's own fallback, read back before the setpoint was written.
+    pub(super) fallback: Vec<Evidence>,
 }
 
 /// One check read back.
@@ -68,6 +81,12 @@ pub(super) enum Trouble {
     Refused(String),
     /// This device cannot do that at all.
     Impossible(String),
+    /// The device's own fallback does not read back, so the setpoint was not written.
+    Unsafe(Box<Checked>),
+    /// Writing wears the device: not before this time.
+    Later(Mono),
+    /// Writing wears the device, and today's budget is used up until this time.
+    Spent { why: String, until: Mono },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +106,10 @@ pub(super) struct Aim {
     pub(super) on_end: Demand,
     pub(super) cause: Option<IntentKey>,
     pub(super) end: Option<LeaseEnd>,
+    /// Does a fuse, the agreed export or the grid operator stand behind it.
+    pub(super) protects: bool,
+    /// What is held on while something looser waits for its time: nobody is told of it.
+    pub(super) waits: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -111,6 +134,10 @@ pub(super) struct Work {
     pub(super) refresh: Option<Duration>,
     pub(super) refresh_at: Option<Mono>,
     pub(super) rechecks: VecDeque<Mono>,
+    /// When it was last seen as it should be.
+    pub(super) looked: Option<Mono>,
+    /// What was held before the last write was asked for.
+    pub(super) before: (Option<(Demand, Demand)>, bool),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -73,10 +73,12 @@ words! {
 
 words! {
     /// Is the device reachable.
+    #[derive(Default)]
     DeviceState {
         /// It answered the last poll.
         Online = "online",
         /// It never answered yet, or is being found again.
+        #[default]
         Connecting = "connecting",
         /// It stopped answering.
         Offline = "offline",
@@ -115,6 +117,8 @@ pub struct Capabilities {
     pub max_current_a: Option<f64>,
     /// Can the charger be told to use one phase or three.
     pub phase_switch: bool,
+    /// An inverter's power limit that its installer set, W: never exceeded, whoever asks.
+    pub baseline_w: Option<f64>,
     /// What the device does when nobody refreshes its setpoint.
     pub failsafe: FailSafe,
 }
@@ -155,6 +159,8 @@ pub struct ControlSettings {
     pub accept_no_failsafe: bool,
     /// The current that a charger takes when a fuse needs protecting and derd stops, A.
     pub fallback_current_a: Option<f64>,
+    /// Writes a day to a register that the device keeps in flash, or may; `None`: 18, which is 100,000 in 15 years.
+    pub flash_writes_per_day: Option<u32>,
 }
 
 /// One device as configured: what the rooms above `model` share.

@@ -11,6 +11,7 @@
 
 #![cfg_attr(not(test), deny(clippy::as_conversions))]
 
+mod decision;
 mod device;
 mod event;
 mod id;
@@ -21,7 +22,9 @@ mod sample;
 mod setpoint;
 mod status;
 mod time;
+mod wear;
 
+pub use decision::{Decided, DecidedHolder, LeaseState, Standing, TraceStep};
 pub use device::{
     Capabilities, ControlSettings, Coupling, DeviceInfo, DeviceKind, DeviceLimits, DeviceSpec, DeviceState, FailSafe,
     Role, SiteSpec,
@@ -39,3 +42,4 @@ pub use status::{
     ControlStatus, ControlledBy, DeviceStatus, Health, PlanState, PlannedSlot, StoreStatus, UplinkMode, UplinkStatus,
 };
 pub use time::{ClockState, Mono, Timestamp};
+pub use wear::{BaselineReport, Drift, Wear, WriteClass};

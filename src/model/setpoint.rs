@@ -67,6 +67,7 @@ pub struct Setpoint {
     asked: Action,
     end: LeaseEnd,
     on_end: Demand,
+    protects: bool,
 }
 
 impl Setpoint {
@@ -81,7 +82,17 @@ impl Setpoint {
         end: LeaseEnd,
         on_end: Demand,
     ) -> Self {
-        Self { device, demand, cause, asked, end, on_end }
+        Self { device, demand, cause, asked, end, on_end, protects: false }
+    }
+    /// The same, said to stand for the grid operator or a limit of the site: it is written whatever that costs the device.
+    #[must_use]
+    pub fn protecting(self, protects: bool) -> Self {
+        Self { protects, ..self }
+    }
+    /// Does the grid operator or a limit of the site stand behind it.
+    #[must_use]
+    pub const fn protects(&self) -> bool {
+        self.protects
     }
     /// For which device.
     #[must_use]

@@ -1,7 +1,10 @@
 //! What each part says of itself; `observe` puts them together.
 
 use super::device::words;
-use super::{Capabilities, DeviceId, DeviceInfo, DeviceState, PlanId, Rank, Sample, Timestamp, UplinkName};
+use super::{
+    BaselineReport, Capabilities, Decided, DeviceId, DeviceInfo, DeviceState, PlanId, Rank, Sample, Timestamp,
+    UplinkName, Wear,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,6 +27,10 @@ pub struct DeviceStatus {
     pub slipped_polls: u64,
     /// Values that were refused as impossible since start.
     pub rejected_values: u64,
+    /// What writing has cost it so far, by register.
+    pub wear: Arc<[Wear]>,
+    /// What its installer set.
+    pub baseline: Arc<BaselineReport>,
 }
 
 impl Default for DeviceStatus {
@@ -37,6 +44,8 @@ impl Default for DeviceStatus {
             failed_polls: 0,
             slipped_polls: 0,
             rejected_values: 0,
+            wear: Arc::default(),
+            baseline: Arc::default(),
         }
     }
 }
@@ -50,8 +59,8 @@ pub struct ControlledBy {
     pub rank: Rank,
     /// The action, by name.
     pub action: &'static str,
-    /// When it ends.
-    pub ends_at: Timestamp,
+    /// When it ends; `None`: not by itself (an endless schedule).
+    pub ends_at: Option<Timestamp>,
 }
 
 /// A piece of time in which a plan means to do something.
@@ -87,6 +96,8 @@ pub struct ControlStatus {
     pub holders: BTreeMap<DeviceId, ControlledBy>,
     /// The plans that look at the house, and how each stands.
     pub plans: BTreeMap<PlanId, Arc<PlanState>>,
+    /// The decision on each device, with what led to it.
+    pub decided: BTreeMap<DeviceId, Arc<Decided>>,
     /// Load of the site, W; `None` when any part is null or stale.
     pub load_w: Option<f64>,
     /// Grid power, W, + = import; `None` when null or stale.
@@ -139,6 +150,8 @@ pub struct StoreStatus {
     pub written_bytes_today: u64,
     /// Samples lost since start, counted.
     pub dropped: u64,
+    /// Decisions that did not come into the journal, or were lost from it, since start.
+    pub dropped_decisions: u64,
     /// The present trouble, for people.
     pub error: Option<String>,
     /// Finished turns of the store's loop since start.

@@ -12,6 +12,9 @@ pub struct Timestamp(i64);
 const LAST_MS: i64 = 253_402_300_799_999;
 
 impl Timestamp {
+    /// The end of what has no end: the last instant there is.
+    pub const FOREVER: Self = Self(LAST_MS);
+
     /// From milliseconds since the epoch; clamped to the years 1970 to 9999.
     #[must_use]
     pub const fn from_ms(ms: i64) -> Self {
@@ -28,6 +31,12 @@ impl Timestamp {
     #[must_use]
     pub const fn ms(self) -> i64 {
         self.0
+    }
+
+    /// `None` for what has no end.
+    #[must_use]
+    pub const fn if_ends(self) -> Option<Self> {
+        if self.0 >= LAST_MS { None } else { Some(self) }
     }
 
     /// This instant moved later by `by`, stopping at the end of year 9999.

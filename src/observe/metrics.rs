@@ -53,6 +53,8 @@ pub(super) fn text(
     gauge(&mut r, "store_rows", "Samples kept", whole(store.rows));
     gauge(&mut r, "store_written_bytes_today", "Bytes written since midnight UTC", whole(store.written_bytes_today));
     counter(&mut r, "store_dropped_samples", "Samples lost since the start", store.dropped);
+    let lost = store.dropped_decisions;
+    counter(&mut r, "store_dropped_decisions", "Decisions missing in the journal since the start", lost);
     counter(&mut r, "store_turns", "Finished turns of the store", store.turns);
     process_metrics(&mut r);
 

@@ -6,7 +6,10 @@
 //! A `weekly` document speaks local wall time. A rule is active whenever the wall clock of its zone shows a time
 //! inside it: a start in the hour that is skipped in spring fires at the first instant after it, an hour that is
 //! repeated in autumn is active both times, and a rule that lies wholly inside a skipped hour does not fire on that
-//! day. A `slots` document speaks instants.
+//! day. A rule may be bound to instants too (`from`, `to`); then both must hold. A rule whose action is `none` keeps its
+//! time free of the rules after it and of the default. A `slots` document speaks instants.
+//!
+//! Where rules overlap the first listed wins; where slots overlap the one that starts later.
 
 //!
 //! A `tariff` document holds prices over time and is for no device. `solar` and `price` documents look at the house (and
@@ -51,6 +54,8 @@ pub struct PlanDoc {
     id: PlanId,
     device: Option<DeviceId>,
     timeline: Timeline,
+    /// A rank lower than the kind's own, where the document asked for one.
+    lowered: Option<Rank>,
     /// The document in its normal form.
     json: Value,
 }
@@ -141,9 +146,13 @@ impl PlanDoc {
         }
     }
 
-    /// How strong it is: a `weekly` document ranks [`Rank::Schedule`], the others rank [`Rank::Plan`].
+    /// How strong it is: a `weekly` document ranks [`Rank::Schedule`], the others rank [`Rank::Plan`], unless it asks for
+    /// less.
     #[must_use]
     pub const fn rank(&self) -> Rank {
+        if let Some(rank) = self.lowered {
+            return rank;
+        }
         match self.timeline {
             Timeline::Weekly(_) => Rank::Schedule,
             _ => Rank::Plan,
@@ -177,6 +186,13 @@ impl PlanDoc {
     pub fn to_json(&self) -> Value {
         self.json.clone()
     }
+}
+
+/// Is this the name of a time zone that documents may use, such as `Europe/Berlin`. Only names of the database: no fixed
+/// offsets, no rules spelt out.
+#[must_use]
+pub fn is_zone(name: &str) -> bool {
+    parse::zone(name).is_ok()
 }
 
 /// The last instant there is.

@@ -4,9 +4,9 @@ mod smart;
 mod tariff;
 
 use super::nearest::hint;
-use super::weekly::{Rule, Weekly};
+use super::weekly::{EVERY_DAY, MINUTES_PER_DAY, Rule, Weekly};
 use super::{MAX_BODY, MAX_RULES, MAX_SLOTS, PlanDoc, Timeline, slots};
-use crate::model::{Action, DeviceId, DeviceKind, PlanId, Timestamp};
+use crate::model::{Action, DeviceId, DeviceKind, PlanId, Rank, Timestamp};
 use crate::wire;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
@@ -16,8 +16,13 @@ const MAX_REASONS: usize = 50;
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /// Labels that senders may add for themselves; they are not kept.
 const LABELS: [&str; 4] = ["source", "name", "description", "version"];
-const WEEKLY_KEYS: [&str; 8] = ["id", "device", "kind", "timezone", "starts_at", "ends_at", "default", "rules"];
-const SLOTS_KEYS: [&str; 4] = ["id", "device", "kind", "slots"];
+const WEEKLY_KEYS: [&str; 9] = ["id", "device", "kind", "rank", "timezone", "starts_at", "ends_at", "default", "rules"];
+const SLOTS_KEYS: [&str; 5] = ["id", "device", "kind", "rank", "slots"];
+const RULE_KEYS: [&str; 7] = ["days", "start", "end", "from", "to", "action", "params"];
+/// The ranks that a document may ask for.
+const RANKS: [&str; 3] = ["tag", "schedule", "plan"];
+/// The action of a rule that wants nothing.
+const NONE: &str = "none";
 const KINDS: [&str; 5] = ["weekly", "slots", "solar", "price", "tariff"];
 
 /// Collects what is wrong.
@@ -105,10 +110,28 @@ pub(super) fn parse(
             json.insert("id".to_owned(), json!(id.as_str()));
             json.insert("device".to_owned(), json!(device.as_str()));
             json.extend(content);
-            Ok(PlanDoc { id, device: Some(device), timeline, json: Value::Object(json) })
+            let mut doc = PlanDoc { id, device: Some(device), timeline, lowered: None, json: Value::Null };
+            doc.lowered = lowered(&map, doc.kind(), doc.rank()).map_err(|reason| vec![reason])?;
+            if let Some(rank) = doc.lowered {
+                json.insert("rank".to_owned(), json!(rank.to_string()));
+            }
+            doc.json = Value::Object(json);
+            Ok(doc)
         }
         _ => Err(faults.into_reasons()),
     }
+}
+
+/// The rank that the document asks for, where it is lower than its kind's own.
+fn lowered(map: &Map<String, Value>, kind: &str, own: Rank) -> Result<Option<Rank>, String> {
+    let Some(word) = opt_text(map, "", "rank")? else { return Ok(None) };
+    let rank = Rank::from_word(word).filter(|_| RANKS.contains(&word)).ok_or_else(|| {
+        format!("rank `{}` is unknown: it is one of {}{}", cut(word), RANKS.join(", "), hint(word, RANKS))
+    })?;
+    if rank > own {
+        return Err(format!("rank is `{word}`: a {kind} document ranks {own}, and may only ask for less"));
+    }
+    Ok(Some(rank).filter(|rank| *rank < own))
 }
 
 fn plan_id(outer: Option<&PlanId>, map: &Map<String, Value>) -> Result<Option<PlanId>, String> {
@@ -175,23 +198,13 @@ fn weekly(map: &Map<String, Value>, kind: Option<DeviceKind>, site_zone: &str, f
             faults.add(format!("rules[{n}] is {}: it must be an object", brief(item)));
             continue;
         };
-        known_keys(item, &at, &["days", "start", "end", "action", "params"], &[], faults);
-        let days = days(item, &at, faults);
-        let start = faults.take(minute(item, &at, "start", false));
-        let end = faults.take(minute(item, &at, "end", true));
-        let action = faults.take(action(item, &at, kind)).flatten();
-        if let (Some(days), Some(start), Some(end), Some(action)) = (days, start, end, action) {
-            let mut rule = Map::new();
-            rule.insert(
-                "days".into(),
-                DAYS.iter().enumerate().filter(|(d, _)| days & (1 << d) != 0).map(|(_, w)| *w).collect(),
-            );
-            rule.insert("start".into(), json!(clock(start)));
-            rule.insert("end".into(), json!(clock(end)));
-            rule.extend(shown_action(&action, item));
-            shown.push(Value::Object(rule));
-            rules.push(Rule { days, start, end, action });
+        if let Some((rule, json)) = rule(item, &at, kind, faults) {
+            shown.push(Value::Object(json));
+            rules.push(rule);
         }
+    }
+    if !rules.is_empty() && default.is_none() && rules.iter().all(|rule| rule.action.is_none()) {
+        faults.add("every rule's action is none and there is no default: the document wants nothing");
     }
     if !faults.is_empty() {
         return None;
@@ -205,7 +218,49 @@ fn weekly(map: &Map<String, Value>, kind: Option<DeviceKind>, site_zone: &str, f
     content.insert("default".into(), default.as_ref().map_or(Value::Null, |(a, d)| Value::Object(shown_action(a, d))));
     content.insert("rules".into(), Value::Array(shown));
     let weekly = Weekly::new(zone, starts_at, ends_at, default.map(|(action, _)| action), &rules);
-    Some((Timeline::Weekly(weekly), content))
+    faults.take(weekly).map(|weekly| (Timeline::Weekly(weekly), content))
+}
+
+/// A rule of a `weekly` document, and how it is shown.
+fn rule(
+    item: &Map<String, Value>,
+    at: &str,
+    kind: Option<DeviceKind>,
+    faults: &mut Faults,
+) -> Option<(Rule, Map<String, Value>)> {
+    known_keys(item, at, &RULE_KEYS, &[], faults);
+    let days = days(item, at, faults);
+    let (start, end) = match (item.get("start"), item.get("end")) {
+        (None | Some(Value::Null), None | Some(Value::Null)) => (Some(0), Some(MINUTES_PER_DAY)),
+        _ => (faults.take(minute(item, at, "start", false)), faults.take(minute(item, at, "end", true))),
+    };
+    let from = faults.take(opt_time(item, at, "from"));
+    let to = faults.take(opt_time(item, at, "to"));
+    if let (Some(Some(from)), Some(Some(to))) = (from, to)
+        && to <= from
+    {
+        faults.add(format!("{at}to {to} is not after its from {from}"));
+    }
+    let is_none = item.get("action").and_then(Value::as_str) == Some(NONE);
+    let action = if is_none { Some(None) } else { faults.take(action(item, at, kind)).flatten().map(Some) };
+    let (days, start, end, from, to, action) = (days?, start?, end?, from?, to?, action?);
+    let mut shown = Map::new();
+    shown.insert(
+        "days".into(),
+        DAYS.iter().enumerate().filter(|(d, _)| days & (1 << d) != 0).map(|(_, w)| *w).collect(),
+    );
+    shown.insert("start".into(), json!(clock(start)));
+    shown.insert("end".into(), json!(clock(end)));
+    for (key, time) in [("from", from), ("to", to)] {
+        if let Some(time) = time {
+            shown.insert(key.into(), json!(time.to_string()));
+        }
+    }
+    match &action {
+        Some(action) => shown.extend(shown_action(action, item)),
+        None => drop(shown.insert("action".into(), json!(NONE))),
+    }
+    Some((Rule { days, start, end, from, to, action }, shown))
 }
 
 fn slots(map: &Map<String, Value>, kind: Option<DeviceKind>, faults: &mut Faults) -> Option<Checked> {
@@ -248,7 +303,7 @@ fn slots(map: &Map<String, Value>, kind: Option<DeviceKind>, faults: &mut Faults
     Some((Timeline::Slots(slots::Slots::new(&slots)), content))
 }
 
-fn zone(name: &str) -> Result<TimeZone, String> {
+pub(super) fn zone(name: &str) -> Result<TimeZone, String> {
     // Only names of the database: no fixed offsets, no rules spelt out.
     match TimeZone::get(name) {
         Ok(zone) if zone.iana_name().is_some() && !zone.is_unknown() => Ok(zone),
@@ -283,6 +338,7 @@ fn shown_action(action: &Action, item: &Map<String, Value>) -> Map<String, Value
 
 fn days(item: &Map<String, Value>, at: &str, faults: &mut Faults) -> Option<u8> {
     let list = match item.get("days") {
+        None | Some(Value::Null) => return Some(EVERY_DAY),
         Some(Value::Array(list)) if !list.is_empty() => list,
         Some(Value::Array(_)) => {
             faults.add(format!("{at}days is empty"));
@@ -290,10 +346,6 @@ fn days(item: &Map<String, Value>, at: &str, faults: &mut Faults) -> Option<u8> 
         }
         Some(other) => {
             faults.add(format!("{at}days is {}: it must be a list of {}", brief(other), DAYS.join(", ")));
-            return None;
-        }
-        None => {
-            faults.add(format!("{at}days is missing: a list of {}", DAYS.join(", ")));
             return None;
         }
     };

@@ -178,31 +178,61 @@ fn changes(p: &PlanDoc, from: &str, n: usize) -> Vec<Timestamp> {
     std::iter::successors(p.next_change(t(from)), |at| p.next_change(*at)).take(n).collect()
 }
 
+/// A rule as the slow evaluator reads it: days (0 = Monday), minutes of the day, instants, and whether it wants anything.
+#[derive(Debug, Clone)]
+struct SlowRule {
+    days: Vec<usize>,
+    start: i32,
+    end: i32,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    is_none: bool,
+}
+
+fn slow_rule((days, start, end): (Vec<usize>, i32, i32)) -> SlowRule {
+    SlowRule { days, start, end, from: None, to: None, is_none: false }
+}
+
 /// A second opinion, by the calendar of another library and minute by minute: which rule holds at `at`.
-fn slow(zone: &TimeZone, rules: &[(Vec<usize>, i32, i32)], at: Timestamp) -> Option<usize> {
+fn slow(zone: &TimeZone, rules: &[SlowRule], at: Timestamp) -> Option<usize> {
     let local = jiff::Timestamp::from_millisecond(at.ms()).unwrap().to_zoned(zone.clone());
     let day = usize::try_from(local.weekday().to_monday_zero_offset()).unwrap();
     let yesterday = (day + 6) % 7;
     let minute = i32::from(local.hour()) * 60 + i32::from(local.minute());
-    rules.iter().position(|(days, start, end)| {
+    let first = rules.iter().position(|SlowRule { days, start, end, from, to, .. }| {
         let today = days.contains(&day) && *start <= minute && (minute < *end || end <= start);
-        today || (end <= start && days.contains(&yesterday) && minute < *end)
-    })
+        let by_clock = today || (end <= start && days.contains(&yesterday) && minute < *end);
+        by_clock && from.is_none_or(|from| from <= at) && to.is_none_or(|to| at < to)
+    });
+    first.filter(|n| !rules[*n].is_none)
 }
 
 pub(super) fn clock(minute: i32) -> String {
     format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 
-fn from_rules(zone: &str, rules: &[(Vec<usize>, i32, i32)]) -> PlanDoc {
+fn from_rules(zone: &str, rules: &[SlowRule]) -> PlanDoc {
     let rules: Vec<Value> = rules
         .iter()
         .enumerate()
-        .map(|(n, (days, start, end))| {
-            let days: Vec<_> = days.iter().map(|d| DAYS[*d]).collect();
-            // A power of its own tells which rule it was.
-            json!({"days": days, "start": clock(*start), "end": clock(*end), "action": "charge",
-                   "params": {"power_w": n + 1}})
+        .map(|(n, rule)| {
+            let mut json = json!({"from": rule.from.map(|t| t.to_string()), "to": rule.to.map(|t| t.to_string())});
+            // What may be left out is left out.
+            if rule.days.len() < 7 {
+                json["days"] = rule.days.iter().map(|d| DAYS[*d]).collect();
+            }
+            if (rule.start, rule.end) != (0, 1440) {
+                json["start"] = json!(clock(rule.start));
+                json["end"] = json!(clock(rule.end));
+            }
+            if rule.is_none {
+                json["action"] = json!("none");
+            } else {
+                // A power of its own tells which rule it was.
+                json["action"] = json!("charge");
+                json["params"] = json!({"power_w": n + 1});
+            }
+            json
         })
         .collect();
     doc(&weekly(zone, &Value::Array(rules)))
@@ -218,7 +248,7 @@ fn rule_of(wanted: Option<&Wanted>) -> Option<usize> {
 }
 
 /// Compare with [`slow`] every minute from `from` to `to`, and `since`, `until` and `next_change` on the way.
-fn compare(zone_name: &str, rules: &[(Vec<usize>, i32, i32)], from: Timestamp, to: Timestamp) {
+fn compare(zone_name: &str, rules: &[SlowRule], from: Timestamp, to: Timestamp) {
     let zone = TimeZone::get(zone_name).unwrap();
     let p = from_rules(zone_name, rules);
     let mut at = from;
@@ -267,18 +297,48 @@ fn agrees_with_a_slow_evaluator_around_every_transition_from_2020_to_2040() {
         (vec![5, 6, 0], 1410, 30),
         (all.clone(), 105, 150),
         (vec![5, 6], 0, 1440),
-        (all, 22 * 60, 6 * 60),
-    ];
-    let sparse = [((0..7).collect::<Vec<_>>(), 135, 165)];
+        (all.clone(), 22 * 60, 6 * 60),
+    ]
+    .map(slow_rule);
+    let sparse = [(all.clone(), 135, 165)].map(slow_rule);
     let mut seen = 0;
     for zone in ZONES {
         for jump in transitions(zone) {
             seen += 1;
-            compare(zone, &busy, jump.minus(HOUR * 3), jump.plus(HOUR * 3));
-            compare(zone, &sparse, jump.minus(HOUR * 3), jump.plus(HOUR * 3));
+            let (from, to) = (jump.minus(HOUR * 3), jump.plus(HOUR * 3));
+            compare(zone, &busy, from, to);
+            compare(zone, &sparse, from, to);
+            // Bound to instants: over the change, up to it, from it, and one that wants nothing in the midst of it.
+            let bound = |from: Option<Timestamp>, to: Option<Timestamp>, rule| SlowRule { from, to, ..slow_rule(rule) };
+            let mut filtered = vec![
+                bound(Some(jump.minus(MINUTE * 20)), Some(jump.plus(MINUTE * 10)), (all.clone(), 0, 1440)),
+                bound(None, Some(jump), (all.clone(), 90, 180)),
+                bound(Some(jump), None, (vec![6, 0], 0, 1440)),
+                bound(Some(jump.minus(HOUR)), Some(jump.plus(MINUTE * 90)), (all.clone(), 30, 30)),
+                bound(Some(jump.plus(MINUTE * 30)), None, (all.clone(), 150, 150)),
+            ];
+            filtered[0].is_none = true;
+            compare(zone, &filtered, from, to);
         }
     }
     assert!(seen > 300, "{seen} transitions");
+}
+
+#[test]
+fn no_transition_is_left_out() {
+    for zone_name in ZONES {
+        let zone = TimeZone::get(zone_name).unwrap();
+        let offset = |at: Timestamp| zone.to_offset(jiff::Timestamp::from_millisecond(at.ms()).unwrap());
+        let known = transitions(zone_name);
+        let mut at = t("2020-01-01T00:00:00Z");
+        while at < t("2041-01-01T00:00:00Z") {
+            let next = at.plus(HOUR * 6);
+            if offset(at) != offset(next) {
+                assert!(known.iter().any(|jump| at < *jump && *jump <= next), "{zone_name}: after {at}");
+            }
+            at = next;
+        }
+    }
 }
 
 proptest! {
@@ -289,13 +349,32 @@ proptest! {
         zone in 0..ZONES.len(),
         which in any::<prop::sample::Index>(),
         offset in -26 * 60..26 * 60_i32,
-        rules in prop::collection::vec((prop::collection::btree_set(0..7_usize, 1..7), 0..1440_i32, 0..1441_i32), 1..6),
+        rules in prop::collection::vec(
+            (
+                prop::collection::btree_set(0..7_usize, 1..8),
+                0..1440_i32,
+                0..1441_i32,
+                prop::option::of(-180..180_i32),
+                prop::option::of(1..200_i32),
+                prop::bool::weighted(0.2),
+            ),
+            1..6,
+        ),
     ) {
-        let rules: Vec<_> = rules.into_iter().map(|(d, s, e)| (d.into_iter().collect(), s, e)).collect();
         let jumps = transitions(ZONES[zone]);
         let jump = if jumps.is_empty() { t("2026-11-20T00:00:00Z") } else { *which.get(&jumps) };
-        let middle = Timestamp::from_ms(jump.ms() + i64::from(offset) * 60_000);
-        compare(ZONES[zone], &rules, middle.minus(HOUR * 2), middle.plus(HOUR * 2));
+        let minute = |n: i32| Timestamp::from_ms(jump.ms() + i64::from(offset + n) * 60_000);
+        let mut rules: Vec<_> = rules.into_iter().map(|(days, start, end, from, length, is_none)| SlowRule {
+            days: days.into_iter().collect(),
+            start,
+            end,
+            from: from.map(minute),
+            to: length.map(|length| minute(from.unwrap_or(0) + length)),
+            is_none,
+        }).collect();
+        // At least one must want something.
+        rules[0].is_none = false;
+        compare(ZONES[zone], &rules, minute(-120), minute(120));
     }
 
     #[test]
@@ -360,7 +439,8 @@ fn every_fault_at_once_with_its_place() {
         "rules": [
             {"days": ["monday"], "start": "7:00", "end": "25:00", "action": "idle"},
             {"days": [], "start": "24:00", "end": "24:01", "actoin": "idle"},
-            5]}))
+            5,
+            {"end": "07:00", "action": "none", "from": "2026-11-20T00:00:00Z", "to": "2026-11-20T00:00:00Z"}]}))
     .unwrap_err();
     for says in [
         "id: `P 1` is not an id",
@@ -377,10 +457,12 @@ fn every_fault_at_once_with_its_place() {
         "rules[1].end is `24:01`",
         "rules[1].action is missing",
         "rules[2] is 5: it must be an object",
+        "rules[3].start is missing",
+        "rules[3].to 2026-11-20T00:00:00.000Z is not after its from",
     ] {
         assert!(reasons.iter().any(|r| r.starts_with(says)), "{says}: {reasons:#?}");
     }
-    assert_eq!(reasons.len(), 14, "{reasons:#?}");
+    assert_eq!(reasons.len(), 16, "{reasons:#?}");
 }
 
 #[test]
@@ -443,6 +525,82 @@ fn faults_one_by_one() {
     let lots = slots(json!(vec![5; 200])).to_string();
     let reasons = PlanDoc::parse(None, lots.as_bytes(), kind_of, "UTC").unwrap_err();
     assert_eq!((reasons.len(), reasons[50].as_str()), (51, "and 150 more"));
+}
+
+#[test]
+fn rules_bound_to_instants() {
+    let p = doc(&weekly(
+        "Europe/Berlin",
+        &json!([
+            {"from": "2026-12-24T00:00:00Z", "to": "2026-12-27T00:00:00Z", "action": "none"},
+            {"days": ["mon"], "action": "idle", "to": "2027-06-01T00:00:00Z"},
+            {"start": "06:00", "end": "07:00", "action": "charge", "from": "2026-12-01T05:30:00Z"},
+            {"from": "2027-06-10T12:00:00Z", "to": "2027-06-10T12:00:30.500Z", "action": "discharge"},
+        ]),
+    ));
+    // 2026-11-30 is a Monday.
+    assert_eq!(
+        changes(&p, "2026-11-29T12:00:00Z", 4),
+        ["2026-11-29T23:00:00Z", "2026-11-30T23:00:00Z", "2026-12-01T05:30:00Z", "2026-12-01T06:00:00Z"].map(t)
+    );
+    assert_eq!(p.at(t("2026-12-01T05:45:00Z")).unwrap().since, t("2026-12-01T05:30:00Z"));
+    assert_eq!(name(&p, "2026-12-25T05:30:00Z"), None, "Christmas");
+    assert_eq!(p.next_change(t("2026-12-24T00:00:00Z")), Some(t("2026-12-27T05:00:00Z")));
+    assert_eq!(name(&p, "2027-06-07T10:00:00Z"), None, "a Monday after its last");
+    let wanted = p.at(t("2027-06-10T12:00:30.499Z")).unwrap();
+    assert_eq!((wanted.since, wanted.until), (t("2027-06-10T12:00:00Z"), t("2027-06-10T12:00:30.500Z")));
+    assert_eq!(doc(&p.to_json()).to_json(), p.to_json());
+    // Far away, and nothing in between.
+    let p = doc(&weekly("Europe/Berlin", &json!([{"action": "idle", "from": "2080-01-01T00:00:00Z"}])));
+    assert_eq!(p.next_change(t("2026-01-01T00:00:00Z")), Some(t("2080-01-01T00:00:00Z")));
+    assert_eq!(p.at(t("2090-01-01T00:00:00Z")).unwrap().until, forever());
+}
+
+#[test]
+fn a_document_may_ask_for_a_lower_rank_only() {
+    let of = |kind: &str, rank: &Value| {
+        let mut body = weekly("UTC", &json!([every_day("01:00", "02:00", "idle")]));
+        if kind == "slots" {
+            body = json!({"id": "p", "device": "battery", "kind": "slots", "slots": [
+                {"start": "2026-11-20T00:00:00Z", "end": "2026-11-20T01:00:00Z", "action": "idle"}]});
+        }
+        body["rank"] = rank.clone();
+        parse(&body).map(|p| {
+            assert_eq!(doc(&p.to_json()).rank(), p.rank());
+            p.rank()
+        })
+    };
+    for (kind, rank, gets) in [
+        ("weekly", Value::Null, Ok(Rank::Schedule)),
+        ("weekly", json!("tag"), Ok(Rank::Tag)),
+        ("weekly", json!("schedule"), Ok(Rank::Schedule)),
+        ("weekly", json!("plan"), Err("rank is `plan`: a weekly document ranks schedule, and may only ask for less")),
+        ("slots", json!("tag"), Ok(Rank::Tag)),
+        ("slots", json!("schedule"), Ok(Rank::Schedule)),
+        ("slots", json!("plan"), Ok(Rank::Plan)),
+        ("slots", json!("owner"), Err("rank `owner` is unknown: it is one of tag, schedule, plan")),
+        (
+            "slots",
+            json!("plann"),
+            Err("rank `plann` is unknown: it is one of tag, schedule, plan (did you mean `plan`?)"),
+        ),
+        ("slots", json!(3), Err("rank is 3: it must be a text")),
+    ] {
+        assert_eq!(of(kind, &rank), gets.map_err(|why| vec![why.to_owned()]), "{kind} {rank}");
+    }
+}
+
+#[test]
+fn too_many_combinations_are_refused_and_many_in_a_row_are_not() {
+    let start = t("2026-01-01T00:00:00Z");
+    let rule = |n: u32, hours: u32| {
+        json!({"action": "charge", "params": {"power_w": n + 1}, "from": start.plus(HOUR * n).to_string(),
+               "to": start.plus(HOUR * (n + hours)).to_string()})
+    };
+    let p = doc(&weekly("UTC", &(0..1000).map(|n| rule(n, 2)).collect()));
+    assert_eq!(p.next_change(start.plus(HOUR * 500)), Some(start.plus(HOUR * 501)), "the first listed wins");
+    let reasons = parse(&weekly("UTC", &(0..1000).map(|n| rule(n, 1000)).collect())).unwrap_err();
+    assert!(reasons[0].starts_with("rules overlap in too many ways"), "{reasons:?}");
 }
 
 #[test]

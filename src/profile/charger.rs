@@ -1,8 +1,9 @@
 //! Chargers that are set by one GET with keys in its query and read back by the same keys.
 
+use super::program::Target;
 use super::spec::{ChargerControl, Setting};
 use super::{Check, HttpMethod, Program, Request};
-use crate::model::Demand;
+use crate::model::{Demand, Drift, WriteClass};
 use serde_json::{Map, Value};
 
 /// The settings that any program changes, as they are now.
@@ -17,6 +18,10 @@ pub(super) fn take_baseline(control: &ChargerControl, document: &Value) -> Resul
             None => return Err(format!("the charger does not tell `{key}`")),
         }
     }
+    // What derd never writes need not be there: older firmware may not tell it.
+    for key in &control.watch {
+        keys.extend(document.get(key).filter(|v| !v.is_null()).map(|value| (key.clone(), value.clone())));
+    }
     Ok(Value::Object(keys).to_string())
 }
 
@@ -27,6 +32,16 @@ fn told<'a>(document: &'a Value, key: &str) -> Option<&'a Value> {
 /// Can this charger be told its phases: it knows the keys for that.
 pub(super) fn can_switch(control: &ChargerControl, document: &Value) -> bool {
     !control.phases.is_empty() && control.phases.iter().all(|(key, ..)| told(document, key).is_some())
+}
+
+/// What is not as recorded; a key that is not told now says nothing.
+pub(super) fn drift(place: &str, recorded: &Map<String, Value>, document: &Value) -> Vec<Drift> {
+    let differs = recorded.iter().filter_map(|(key, stored)| {
+        let now = document.get(key).filter(|now| !now.is_null() && !super::program::same(stored, now))?;
+        let register = format!("{place} {key}");
+        Some(Drift { register, name: key.clone(), stored: stored.to_string(), now: now.to_string() })
+    });
+    differs.collect()
 }
 
 /// The one request that brings the demand, and its proof.
@@ -95,7 +110,15 @@ pub(super) fn program(
         .finish();
     let set =
         Request::Http { method: HttpMethod::Get, path: format!("{}?{query}", control.set), body: None, writes: true };
-    Ok(Program { writes: vec![set], settle: control.settle, checks: vec![Check::keys(read, proven)], refresh: None })
+    let targets = keys.iter().map(|(key, _)| Target {
+        write: 0,
+        register: format!("{} {key}", control.set),
+        class: control.classes.get(key).copied().unwrap_or(WriteClass::Unknown),
+        refreshes: false,
+    });
+    let targets = targets.collect();
+    let checks = vec![Check::keys(read, proven)];
+    Ok(Program { writes: vec![set], targets, checks, ..Program::new(control.settle) })
 }
 
 /// 10 rather than 10.0: chargers parse integers.

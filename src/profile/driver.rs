@@ -3,7 +3,7 @@
 use super::gate::Gate;
 use super::spec::Protocol;
 use super::{Answer, Profile, Program, Refusal, Request, json, map, sunspec};
-use crate::model::{Capabilities, Demand, DeviceInfo, DeviceKind, DeviceSpec, Field, Point};
+use crate::model::{Capabilities, Demand, DeviceInfo, DeviceKind, DeviceSpec, Drift, Field, Point};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +95,7 @@ impl Driver {
                 Engine::Json(d) => d.found(),
             };
             self.gate.set_nameplate(self.found.nameplate_w);
+            self.note_baseline();
         }
         step
     }
@@ -161,9 +162,40 @@ impl Driver {
     /// A sentence, when it is not a baseline of this kind of device.
     pub fn set_baseline(&mut self, json: &str) -> Result<(), String> {
         match &mut self.engine {
-            Engine::SunSpec(d) => d.set_baseline(json),
-            Engine::Map(_) => Ok(()),
-            Engine::Json(d) => d.set_baseline(json),
+            Engine::SunSpec(d) => d.set_baseline(json)?,
+            Engine::Map(_) => {}
+            Engine::Json(d) => d.set_baseline(json)?,
+        }
+        self.note_baseline();
+        Ok(())
+    }
+
+    /// The installer's own power limit is one of the things that the device can.
+    fn note_baseline(&mut self) {
+        if let Engine::SunSpec(d) = &self.engine {
+            self.found.capabilities.baseline_w = d.baseline_w();
+        }
+    }
+
+    /// What differs from the baseline that was set with [`Driver::set_baseline`], from the answers to
+    /// [`Driver::baseline_reads`] while derd holds nothing. Empty: all is as the installer left it.
+    ///
+    /// # Errors
+    /// A sentence, when there is no baseline or the answers do not give one.
+    pub fn drift(&self, answers: &[Result<Answer, Refusal>]) -> Result<Vec<Drift>, String> {
+        match &self.engine {
+            Engine::SunSpec(d) => d.drift(answers),
+            Engine::Map(_) => Ok(Vec::new()),
+            Engine::Json(d) => d.drift(answers),
+        }
+    }
+
+    /// A standing setting was verified: from now on it is no drift. The baseline to keep in the store, when that
+    /// changes it.
+    pub fn own(&mut self, demand: &Demand) -> Option<String> {
+        match &mut self.engine {
+            Engine::SunSpec(d) => d.own(demand),
+            Engine::Map(_) | Engine::Json(_) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::driver::Found;
 use super::spec::{ChargerControl, Doc, Pointer, Told};
 use super::{Answer, HttpMethod, Program, Refusal, Request, Step, charger, map};
-use crate::model::{Capabilities, Demand, DeviceInfo, Field, NullReason, Point};
+use crate::model::{Capabilities, Demand, DeviceInfo, Drift, Field, NullReason, Point};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -169,6 +169,17 @@ impl Device {
         let keys = serde_json::from_str(json).map_err(|_| "the recorded baseline is not a JSON object".to_owned())?;
         self.baseline = Some(keys);
         Ok(())
+    }
+
+    pub(super) fn drift(&self, answers: &[Result<Answer, Refusal>]) -> Result<Vec<Drift>, String> {
+        let recorded = self.baseline.as_ref().ok_or("there is no record")?;
+        match answers {
+            [Ok(Answer::Json(document)), ..] => {
+                let place = &self.control()?.set;
+                Ok(charger::drift(place, recorded, document))
+            }
+            _ => Err("the present settings could not be read".to_owned()),
+        }
     }
 
     pub(super) fn program(&self, demand: &Demand) -> Result<Program, String> {

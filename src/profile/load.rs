@@ -3,7 +3,8 @@
 use super::WriteFunction;
 use super::keys::{Faults, Keys, hint};
 use super::sections::{KINDS, http, modbus};
-use super::spec::{Pace, Profile, Protocol, SunSpecOptions};
+use super::spec::{Pace, PointClass, Profile, Protocol, SunSpecOptions, WRITTEN};
+use crate::model::WriteClass;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Speech {
@@ -94,14 +95,35 @@ fn pace(mut keys: Keys<'_>) -> Pace {
     pace
 }
 
-const SUNSPEC: SunSpecOptions = SunSpecOptions { function: WriteFunction::Multiple, read_only: false };
+const SUNSPEC: SunSpecOptions = SunSpecOptions {
+    function: WriteFunction::Multiple,
+    read_only: false,
+    classes: [PointClass::Always(WriteClass::Unknown); WRITTEN.len()],
+};
 
 fn sunspec(mut keys: Keys<'_>) -> SunSpecOptions {
     let words = [("single", WriteFunction::Single), ("multiple", WriteFunction::Multiple)];
-    let options = SunSpecOptions {
+    let mut options = SunSpecOptions {
         function: keys.choice("function", &words).unwrap_or(SUNSPEC.function),
         read_only: keys.flag("read_only").unwrap_or(SUNSPEC.read_only),
+        ..SUNSPEC
     };
+    for (name, value) in keys.entries("writes").unwrap_or_default() {
+        let class = match value.as_str() {
+            Some("timed") => Some(PointClass::Timed),
+            Some(word) => WriteClass::from_word(word).map(PointClass::Always),
+            None => None,
+        };
+        let place = WRITTEN.iter().position(|(_, _, known)| *known == name);
+        match (place.and_then(|n| options.classes.get_mut(n)), class) {
+            (Some(slot), Some(class)) => *slot = class,
+            (None, _) => {
+                let near = hint(name, WRITTEN.iter().map(|w| w.2));
+                keys.fault("writes", format!("`{name}` is not a point that derd writes{near}"));
+            }
+            (_, None) => keys.fault("writes", format!("{name}: {value} is not volatile, flash, unknown or timed")),
+        }
+    }
     keys.finish();
     options
 }

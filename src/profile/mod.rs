@@ -30,5 +30,5 @@ mod tests;
 pub use catalogue::{Catalogue, ProfileFault};
 pub use driver::{Driver, Step};
 pub use io::{Answer, HttpMethod, Refusal, Request, Space, WriteFunction};
-pub use program::{Check, Program, Verdict};
+pub use program::{Check, Program, Target, Verdict};
 pub use spec::{Pace, Profile, Transport};

@@ -1,6 +1,7 @@
 //! What a demand means on the wire, and how it is proven to have arrived.
 
 use super::{Answer, Request};
+use crate::model::WriteClass;
 use std::time::Duration;
 
 /// What to do on the wire for one demand.
@@ -8,6 +9,10 @@ use std::time::Duration;
 pub struct Program {
     /// The writes, in this order; none: the device is already as demanded.
     pub writes: Vec<Request>,
+    /// What these writes go into, in their order.
+    pub targets: Vec<Target>,
+    /// How many of the first writes set the device's own fallback: they are read back before the others are written.
+    pub fallback: usize,
     /// Time to wait after the last write before the checks.
     pub settle: Duration,
     /// What must read back.
@@ -15,6 +20,83 @@ pub struct Program {
     /// A third of the device's own dead-man timer: write again that often while the lease lives.
     /// `None`: an equal value is never written again.
     pub refresh: Option<Duration>,
+}
+
+/// One register or key that a program writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Index into [`Program::writes`].
+    pub write: usize,
+    /// `unit 1 holding 40345`, or path and key.
+    pub register: String,
+    /// Where the device keeps it.
+    pub class: WriteClass,
+    /// Does writing it again keep the device's timer running.
+    pub refreshes: bool,
+}
+
+impl Program {
+    /// A program that does nothing yet.
+    pub(super) const fn new(settle: Duration) -> Self {
+        Self { writes: Vec::new(), targets: Vec::new(), fallback: 0, settle, checks: Vec::new(), refresh: None }
+    }
+
+    /// Does this write go into something that wears.
+    #[must_use]
+    pub fn wears(&self, write: usize) -> bool {
+        self.targets.iter().any(|t| t.write == write && t.class.wears())
+    }
+
+    /// Is this write repeated to keep the device's timer running: volatile only, and only what restarts the timer.
+    #[must_use]
+    pub fn is_refreshed(&self, write: usize) -> bool {
+        let mut own = self.targets.iter().filter(|t| t.write == write).peekable();
+        self.refresh.is_some() && own.peek().is_some() && own.all(|t| t.refreshes && !t.class.wears())
+    }
+
+    /// How to read what this write would change.
+    #[must_use]
+    pub fn look(&self, write: usize) -> Option<Request> {
+        match self.writes.get(write)? {
+            Request::Write { unit, address, words, .. } => Some(Request::Read {
+                unit: *unit,
+                space: super::Space::Holding,
+                address: *address,
+                count: u16::try_from(words.len()).ok().filter(|n| (1..=125).contains(n))?,
+            }),
+            Request::Http { .. } => self.checks.first().map(|c| c.read.clone()),
+            Request::Read { .. } => None,
+        }
+    }
+
+    /// What is left to write where the device answered this to [`Program::look`], and which of the targets it goes into:
+    /// an equal value is not written again.
+    #[must_use]
+    pub fn left(&self, write: usize, now: &Answer) -> Option<(Request, Vec<usize>)> {
+        let request = self.writes.get(write)?;
+        let all = || self.targets.iter().enumerate().filter(|(_, t)| t.write == write).map(|(n, _)| n);
+        match (request, now) {
+            (Request::Write { words, .. }, Answer::Words(got)) if got == words => None,
+            (Request::Http { method, path, body, .. }, Answer::Json(object)) => {
+                let Some((place, query)) = path.split_once('?') else {
+                    return Some((request.clone(), all().collect()));
+                };
+                let mut rest = url::form_urlencoded::Serializer::new(String::new());
+                let mut changed = Vec::new();
+                for ((key, text), target) in url::form_urlencoded::parse(query.as_bytes()).zip(all()) {
+                    let value = serde_json::from_str(&text).unwrap_or_else(|_| serde_json::Value::from(text.as_ref()));
+                    if !object.get(key.as_ref()).is_some_and(|have| same(&value, have)) {
+                        rest.append_pair(&key, &text);
+                        changed.push(target);
+                    }
+                }
+                let path = format!("{place}?{}", rest.finish());
+                let left = Request::Http { method: *method, path, body: body.clone(), writes: true };
+                (!changed.is_empty()).then_some((left, changed))
+            }
+            _ => Some((request.clone(), all().collect())),
+        }
+    }
 }
 
 /// One thing that must read back after a write.
@@ -57,6 +139,14 @@ impl Check {
         let count = u16::try_from(words.len()).unwrap_or(u16::MAX).min(125);
         let read = Request::Read { unit, space: super::Space::Holding, address, count };
         Self { read, failsafe: false, expect: Expect::Words { words, signed } }
+    }
+
+    /// The register at `address` must hold the timer that the installer set: where it counts it may have counted down.
+    pub(super) fn own_timer(unit: u8, address: u16, seconds: u16) -> Self {
+        if seconds == 0 {
+            return Self::words(unit, address, vec![0], false);
+        }
+        Self { failsafe: false, ..Self::timer(unit, address, seconds) }
     }
 
     /// The register at `address` must hold a running timer of at most `seconds`.

@@ -4,7 +4,7 @@ use super::Space;
 use super::keys::{Keys, hint};
 use super::spec::{BlockRules, ChargerControl, Doc, Entry, Identity, Map, Pointer, Protocol, Register, Setting, Told};
 use super::words::Kind;
-use crate::model::{DeviceKind, Point};
+use crate::model::{DeviceKind, Point, WriteClass};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -392,6 +392,14 @@ fn charger(mut keys: Keys<'_>, paths: &Vec<(String, String)>) -> Option<ChargerC
         limit.clone_from(&current);
     }
     let phases = phases(&mut keys);
+    let mut classes = std::collections::BTreeMap::new();
+    for (name, value) in keys.entries("writes").unwrap_or_default() {
+        match value.as_str().and_then(WriteClass::from_word) {
+            Some(class) => drop(classes.insert(name.to_owned(), class)),
+            None => keys.fault("writes", format!("{name}: {value} is not volatile, flash or unknown")),
+        }
+    }
+    let watch = keys.texts("watch");
     keys.finish();
     Some(ChargerControl {
         set: set?,
@@ -407,6 +415,8 @@ fn charger(mut keys: Keys<'_>, paths: &Vec<(String, String)>) -> Option<ChargerC
         off,
         release,
         unrecorded,
+        classes,
+        watch,
     })
 }
 

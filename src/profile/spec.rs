@@ -1,7 +1,7 @@
 //! A profile after loading: everything typed and checked.
 
 use super::{Driver, Space, WriteFunction};
-use crate::model::{DeviceKind, DeviceSpec, Point};
+use crate::model::{DeviceKind, DeviceSpec, Point, WriteClass};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -114,6 +114,41 @@ pub(super) struct SunSpecOptions {
     pub(super) function: WriteFunction,
     /// Read only, whatever the device offers.
     pub(super) read_only: bool,
+    /// Where the device keeps the points of [`WRITTEN`], in their order.
+    pub(super) classes: [PointClass; WRITTEN.len()],
+}
+
+/// The SunSpec points that derd writes: model, offset from its ID register, name in profiles.
+pub(super) const WRITTEN: [(u16, u16, &str); 9] = [
+    (123, 5, "123.WMaxLimPct"),
+    (123, 7, "123.WMaxLimPct_RvrtTms"),
+    (123, 9, "123.WMaxLim_Ena"),
+    (124, 5, "124.StorCtl_Mod"),
+    (124, 7, "124.MinRsvPct"),
+    (124, 12, "124.OutWRte"),
+    (124, 13, "124.InWRte"),
+    (124, 15, "124.InOutWRte_RvrtTms"),
+    (124, 17, "124.ChaGriSet"),
+];
+
+/// Where a SunSpec device keeps a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PointClass {
+    /// As the word says.
+    Always(WriteClass),
+    /// Volatile where the device implements its revert timer and derd runs it; unknown elsewhere.
+    Timed,
+}
+
+impl PointClass {
+    /// The class on a device that has the timer or has not.
+    pub(super) const fn on(self, has_timer: bool) -> WriteClass {
+        match self {
+            Self::Always(class) => class,
+            Self::Timed if has_timer => WriteClass::Volatile,
+            Self::Timed => WriteClass::Unknown,
+        }
+    }
 }
 
 /// Identity: fixed by the profile, or read once from the device.
@@ -225,6 +260,10 @@ pub(super) struct ChargerControl {
     pub(super) release: Vec<(String, Setting)>,
     /// What a release sets where no baseline was ever recorded; may be empty.
     pub(super) unrecorded: Vec<(String, Setting)>,
+    /// Where the charger keeps each key; one that is not named is unknown.
+    pub(super) classes: BTreeMap<String, WriteClass>,
+    /// Keys of `read` that derd never writes and that belong to the baseline all the same.
+    pub(super) watch: Vec<String>,
 }
 
 /// What a key is set to.

@@ -8,12 +8,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Each file brings a database from the version of its place in this list to the next. A released file is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/001.sql")];
-/// Small tables first: they matter most, and are checked in full.
-const CHECKED: [&str; 10] =
-    ["meta", "held", "baselines", "plans", "cursors", "commands", "outbox", "notices", "events", "chunks"];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/001.sql"), include_str!("migrations/002.sql")];
+/// Small tables first: they matter most, and are checked in full. With each the version that brought it.
+const CHECKED: [(usize, &str); 13] = [
+    (1, "meta"),
+    (1, "held"),
+    (1, "baselines"),
+    (1, "plans"),
+    (1, "cursors"),
+    (1, "commands"),
+    (1, "outbox"),
+    (1, "notices"),
+    (1, "events"),
+    (2, "decided_devices"),
+    (2, "gaps"),
+    (2, "decisions"),
+    (1, "chunks"),
+];
 /// What is copied out of a damaged file.
-const SALVAGED: [&str; 5] = ["held", "baselines", "plans", "commands", "meta"];
+const SALVAGED: [&str; 8] = ["held", "baselines", "plans", "commands", "meta", "decided_devices", "gaps", "decisions"];
 /// The check takes no longer than this at start; what it has not seen by then is checked when it is read.
 const CHECK_TIME: Duration = Duration::from_millis(1000);
 /// Small pages: a minute of telemetry fills only a few, and each touched page is written whole.
@@ -84,7 +97,8 @@ fn salvage(conn: &Connection, aside: &Path) -> rusqlite::Result<usize> {
     let old = Connection::open_with_flags(aside, flags)?;
     // Without this SQLite reads nothing of a file that is shorter than its header says.
     old.execute_batch("PRAGMA writable_schema = ON; PRAGMA trusted_schema = OFF; PRAGMA wal_autocheckpoint = 0;")?;
-    if version(&old)? != MIGRATIONS.len() {
+    // Of an older version too: a table it does not have, or has otherwise, ends with an error of its own.
+    if !(1..=MIGRATIONS.len()).contains(&version(&old)?) {
         return Ok(0);
     }
     let tx = conn.unchecked_transaction()?;
@@ -178,7 +192,7 @@ fn open_good(path: &Path) -> Result<Connection, Fault> {
         return Err(Fault::Damaged(format!("it has version {version} and comes from a newer derd")));
     }
     if version > 0 {
-        check(&conn).map_err(Fault::Damaged)?;
+        check(&conn, version).map_err(Fault::Damaged)?;
     }
     migrate(&conn, version).map_err(|error| match error.sqlite_error_code() {
         // Such as a table of ours in a database that is not ours.
@@ -209,7 +223,7 @@ fn version(conn: &Connection) -> rusqlite::Result<usize> {
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
 }
 
-fn check(conn: &Connection) -> Result<(), String> {
+fn check(conn: &Connection, version: usize) -> Result<(), String> {
     let interrupt = conn.get_interrupt_handle();
     let (done, wait) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
@@ -218,14 +232,14 @@ fn check(conn: &Connection) -> Result<(), String> {
                 interrupt.interrupt();
             }
         });
-        let found = check_tables(conn);
+        let found = check_tables(conn, version);
         drop(done);
         found
     })
 }
 
-fn check_tables(conn: &Connection) -> Result<(), String> {
-    for table in CHECKED {
+fn check_tables(conn: &Connection, version: usize) -> Result<(), String> {
+    for (_, table) in CHECKED.into_iter().filter(|(since, _)| *since <= version) {
         let answer = conn.query_row(&format!("PRAGMA quick_check({table})"), [], |row| row.get::<_, String>(0));
         match answer {
             Ok(word) if word == "ok" => {}

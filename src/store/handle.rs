@@ -1,5 +1,6 @@
 //! What other rooms may ask of the store.
 
+use super::decisions::{Decision, DecisionRow, Gap};
 use crate::model::{
     CommandId, CommandResult, DeviceId, Event, Held, PlanId, Point, RowNo, Sample, StoreStatus, Stored, Timestamp,
     UplinkName, Value,
@@ -175,6 +176,8 @@ pub(crate) enum Ask {
     HeldAll(oneshot::Sender<Result<Vec<Held>, StoreError>>),
     Baseline(DeviceId, String),
     Baselines(oneshot::Sender<Result<Vec<(DeviceId, String)>, StoreError>>),
+    Wear(DeviceId, String),
+    Wears(oneshot::Sender<Result<Vec<(DeviceId, String)>, StoreError>>),
     Event(Box<Event>),
     PlanAnswer(Box<(UplinkName, String, serde_json::Value)>),
     Events(usize, oneshot::Sender<Result<Vec<(u64, Event)>, StoreError>>),
@@ -183,6 +186,10 @@ pub(crate) enum Ask {
     Backlog(UplinkName, RowNo, usize, oneshot::Sender<Result<BacklogPage, StoreError>>),
     Acked(UplinkName, Vec<RowNo>),
     BacklogSize(UplinkName, oneshot::Sender<Result<(u64, Option<Timestamp>), StoreError>>),
+    Decided(Box<Decision>),
+    DecisionAt(DeviceId, Timestamp, oneshot::Sender<Result<Option<DecisionRow>, StoreError>>),
+    Decisions(Box<(DeviceId, Timestamp, Timestamp, usize)>, oneshot::Sender<Result<Vec<DecisionRow>, StoreError>>),
+    NotRunning(Timestamp, oneshot::Sender<Result<Option<Gap>, StoreError>>),
     History(Box<HistoryQuery>, oneshot::Sender<Result<Vec<HistoryRow>, StoreError>>),
     Meta(String, oneshot::Sender<Result<Option<String>, StoreError>>),
     SetMeta(String, String, oneshot::Sender<Result<(), StoreError>>),
@@ -244,7 +251,10 @@ impl StoreHandle {
         self.status.clone()
     }
 
-    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Ask) -> Result<T, StoreError> {
+    pub(super) async fn ask<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Ask,
+    ) -> Result<T, StoreError> {
         let (tx, rx) = oneshot::channel();
         self.asks.send(make(tx)).await.map_err(|_| StoreError::Stopped)?;
         rx.await.map_err(|_| StoreError::Stopped)?
@@ -366,6 +376,26 @@ impl StoreHandle {
     /// [`StoreError`]
     pub async fn baselines(&self) -> Result<Vec<(DeviceId, String)>, StoreError> {
         self.ask(Ask::Baselines).await
+    }
+
+    /// Keep the ledger of a device's writes (its own JSON). It waits in memory and reaches the disk with the next commit of
+    /// telemetry, at the latest at the end. Never waits: when the queue is full it is not taken, and the next one tells all.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], [`StoreError::Stopped`]
+    pub fn save_wear(&self, device: DeviceId, json: String) -> Result<(), StoreError> {
+        self.asks.try_send(Ask::Wear(device, json)).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Stopped,
+        })
+    }
+
+    /// The ledgers of all devices: asked once, at start.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn wears(&self) -> Result<Vec<(DeviceId, String)>, StoreError> {
+        self.ask(Ask::Wears).await
     }
 
     /// Write an event down and queue it as a notice for every uplink.

@@ -1,12 +1,13 @@
 //! Commands, plans, held setpoints, events and notices: each written at once, in a transaction of its own.
 
 use super::handle::{Admitted, NewCommand, Notice, NoticeBody, OpenCommand, OutboxItem, StoredPlan};
-use super::sql::{next_number, number, read_id, set_number, to_i64, to_u64};
+use super::sql::{next_number, number, read_id, set_meta, set_number, to_i64, to_u64};
 use crate::model::{
     CommandResult, DeviceId, Event, EventState, Held, PlanId, ReplyTo, Severity, Timestamp, UplinkName,
 };
 use crate::wire::{demand_from_json, demand_json, result_from_json, result_json};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A command's id is remembered this long.
@@ -18,12 +19,13 @@ const COMMANDS: u32 = 50_000;
 /// A notice that so many later ones have overtaken is given up.
 const NOTICES: u64 = 20_000;
 
-/// Write a command down, unless it is known.
+/// Write a command down, unless it is known; `also` goes with it.
 pub(crate) fn admit(
     conn: &Connection,
     uplinks: &[UplinkName],
     command: &NewCommand,
     now: Timestamp,
+    also: impl FnOnce(&Connection) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Admitted> {
     let tx = conn.unchecked_transaction()?;
     let device = command.device.as_ref().map_or("", DeviceId::as_str);
@@ -62,6 +64,7 @@ pub(crate) fn admit(
             result_json(&command.result).to_string(),
         ])?;
     add_result(&tx, uplinks, &command.result)?;
+    also(&tx)?;
     tx.commit()?;
     Ok(Admitted::New { order })
 }
@@ -73,8 +76,13 @@ pub(crate) fn tell_result(conn: &Connection, uplinks: &[UplinkName], result: &Co
     tx.commit()
 }
 
-/// Keep a result with its command and queue it. A command's final result stays: another is only queued.
-pub(crate) fn save_result(conn: &Connection, uplinks: &[UplinkName], result: &CommandResult) -> rusqlite::Result<()> {
+/// Keep a result with its command and queue it; `also` goes with it. A command's final result stays: another is only queued.
+pub(crate) fn save_result(
+    conn: &Connection,
+    uplinks: &[UplinkName],
+    result: &CommandResult,
+    also: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
     let tx = conn.unchecked_transaction()?;
     if let Some(id) = &result.id {
         tx.prepare_cached(
@@ -90,6 +98,7 @@ pub(crate) fn save_result(conn: &Connection, uplinks: &[UplinkName], result: &Co
         ])?;
     }
     add_result(&tx, uplinks, result)?;
+    also(&tx)?;
     tx.commit()
 }
 
@@ -222,6 +231,22 @@ pub(crate) fn set_baseline(conn: &Connection, device: &DeviceId, json: &str) -> 
 /// All baselines.
 pub(crate) fn baselines(conn: &Connection) -> rusqlite::Result<Vec<(DeviceId, String)>> {
     let mut stmt = conn.prepare("SELECT device, json FROM baselines ORDER BY device")?;
+    let all: rusqlite::Result<Vec<_>> =
+        stmt.query_map([], |row| Ok(read_id(row, 0)?.zip(Some(row.get(1)?))))?.collect();
+    Ok(all?.into_iter().flatten().collect())
+}
+
+/// The place of a ledger of writes in `meta`.
+const WEAR: &str = "wear.";
+
+/// Keep ledgers of writes, within a transaction.
+pub(crate) fn set_wear(tx: &Connection, ledgers: &BTreeMap<DeviceId, String>) -> rusqlite::Result<()> {
+    ledgers.iter().try_for_each(|(device, json)| set_meta(tx, &format!("{WEAR}{device}"), json))
+}
+
+/// All ledgers of writes.
+pub(crate) fn wears(conn: &Connection) -> rusqlite::Result<Vec<(DeviceId, String)>> {
+    let mut stmt = conn.prepare("SELECT substr(key, 6), value FROM meta WHERE key GLOB 'wear.*' ORDER BY key")?;
     let all: rusqlite::Result<Vec<_>> =
         stmt.query_map([], |row| Ok(read_id(row, 0)?.zip(Some(row.get(1)?))))?.collect();
     Ok(all?.into_iter().flatten().collect())

@@ -9,7 +9,7 @@
 //! **Durability.** Commands, results, plans, held setpoints, baselines, events, notices and kept values are on the disk,
 //! synced, before they are answered; those that nobody waits for are written in their order as soon as they come to the
 //! head of the queue, and tried again while the disk refuses. Telemetry waits in memory and is committed every
-//! `commit_every` together with the cursors, in one transaction with full sync.
+//! `commit_every` together with the cursors and the ledgers of writes, in one transaction with full sync.
 //!
 //! **Acknowledgement.** Each uplink has one cursor: the set of rows that arrived at its other side (contiguous up to
 //! somewhere, and ranges above, since live values overtake the backlog). Rows that never came to the store count as
@@ -27,22 +27,37 @@
 //! to the file never stops the store: it is set aside, a new one begun, and what must not be forgotten is copied over as
 //! far as it can be read.
 //!
+//! **Decisions** wait in memory like telemetry and go to the disk with it, or with the next result of a command, so that a
+//! command that did anything is named by the decision on disk. They are kept for 30 days whatever `retention` is, and
+//! the newest of each device for ever; bounded by a number a day, and for want of room they go after the telemetry, or
+//! before it where they take more than their share. All loss is counted in
+//! [`StoreStatus::dropped_decisions`](crate::model::StoreStatus). When derd was not running is known from marks: see [`Gap`].
+//!
+//! **Time.** Samples that were taken while the clock was not to be trusted get their right time, by the monotonic clock, as
+//! soon as it is: those of this run, in memory and on the disk. What was sent before stays as it was sent, marked
+//! `untrusted`.
+//!
 //! **What is written** is counted in [`StoreStatus::written_bytes_today`](crate::model::StoreStatus) from the frames of
 //! SQLite's log and the pages copied back from it. The file system's own writing comes on top.
 //!
 //! # Layout
 //!
-//! `handle` is what others see; `thread` takes their requests (`deferred` keeps what the disk refused). `telemetry` (with `blob` and `ranges`, both pure) and `journal` do
-//! the work, `history` and `retention` in small pieces between requests. `file` opens and replaces the file, `written` counts.
+//! `handle` is what others see; `thread` takes their requests (`deferred` keeps what the disk refused). `telemetry` (with `blob` and `ranges`, both pure), `journal` and
+//! `decisions` (with `packed`, pure, `runs` and `along`) do the work, `history` and `retention` in small pieces between requests. `restamp` corrects times. `file` opens and replaces the file, `written` counts.
 
+mod along;
 mod blob;
+mod decisions;
 mod deferred;
 mod file;
 mod handle;
 mod history;
 mod journal;
+mod packed;
 mod ranges;
+mod restamp;
 mod retention;
+mod runs;
 mod sql;
 mod telemetry;
 #[cfg(test)]
@@ -51,6 +66,7 @@ mod thread;
 mod varint;
 mod written;
 
+pub use decisions::{DECISIONS_KEPT, DecisionRow, Gap};
 #[cfg(test)]
 pub(crate) use handle::Ask;
 pub use handle::{

@@ -1,8 +1,9 @@
 //! What is deleted when: by age once every uplink has it, by size in any case.
 
+use super::decisions::{DECISIONS_KEPT, Decisions};
 use super::sql::to_i64;
 use super::telemetry::{ChunkHead, Telemetry, head};
-use super::{StoreSettings, journal};
+use super::{StoreSettings, journal, runs};
 use crate::model::{EventState, Mono, Timestamp};
 use rusqlite::{Connection, params};
 use std::time::Duration;
@@ -48,7 +49,7 @@ impl Due {
     pub(crate) fn work(
         &mut self,
         conn: &Connection,
-        telemetry: &mut Telemetry,
+        (telemetry, decisions): (&mut Telemetry, &mut Decisions),
         full: &mut Full,
         settings: &StoreSettings,
         mono: Mono,
@@ -57,7 +58,7 @@ impl Due {
         let mut done = Done::default();
         if mono >= self.size {
             self.size = mono.plus(SIZE_EVERY);
-            let (deleted, lost) = by_size(conn, telemetry, settings.max_bytes)?;
+            let (deleted, lost) = by_size(conn, telemetry, decisions, settings.max_bytes)?;
             done.wrote |= deleted | vacuum(conn)?;
             telemetry.dropped += lost;
             let word = match (full.0, lost) {
@@ -81,6 +82,11 @@ impl Due {
         if mono >= self.journal {
             self.journal = mono.plus(JOURNAL_EVERY);
             let lost = journal::prune(conn, now)?;
+            let oldest = now.map(|now| now.minus(DECISIONS_KEPT));
+            if let Some(oldest) = oldest {
+                decisions.delete_before(conn, oldest)?;
+            }
+            runs::prune(conn, oldest)?;
             if lost > 0 {
                 tracing::warn!(notices = lost, "notices that an uplink never fetched were given up");
             }
@@ -110,7 +116,12 @@ fn by_age(conn: &Connection, telemetry: &mut Telemetry, before: Timestamp) -> ru
 }
 
 /// Did it delete, and how many samples that some uplink still wanted.
-fn by_size(conn: &Connection, telemetry: &mut Telemetry, max_bytes: u64) -> rusqlite::Result<(bool, u64)> {
+fn by_size(
+    conn: &Connection,
+    telemetry: &mut Telemetry,
+    decisions: &mut Decisions,
+    max_bytes: u64,
+) -> rusqlite::Result<(bool, u64)> {
     let allowed = max_bytes.saturating_sub(LOG_BYTES).max(max_bytes / 2);
     let mut lost = 0;
     for batch in 0..BATCHES {
@@ -119,9 +130,15 @@ fn by_size(conn: &Connection, telemetry: &mut Telemetry, max_bytes: u64) -> rusq
         if pages.saturating_sub(free) * size <= allowed {
             return Ok((batch > 0, lost));
         }
+        if decisions.is_over_share(max_bytes) && decisions.delete_oldest(conn)? {
+            continue;
+        }
         let heads =
             heads(conn, "SELECT first_row, last_row, count FROM chunks ORDER BY first_row LIMIT ?1", params![BATCH])?;
         if heads.is_empty() {
+            if decisions.delete_oldest(conn)? {
+                continue;
+            }
             return Ok((batch > 0, lost));
         }
         lost += telemetry.delete(conn, &heads)?;

@@ -110,6 +110,11 @@ impl Telemetry {
         &self.pending
     }
 
+    /// The same, to correct their times.
+    pub(crate) fn pending_mut(&mut self) -> impl Iterator<Item = &mut Stored> {
+        self.pending.iter_mut()
+    }
+
     /// Take a sample.
     pub(crate) fn take(&mut self, stored: Stored) {
         if stored.sample.points.len() > MAX_POINTS {

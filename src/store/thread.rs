@@ -1,17 +1,21 @@
 //! The store's thread: takes asks one by one, and between them does what is due.
 
+use super::along::{self, Along};
+use super::decisions::Decisions;
 use super::deferred::Deferred;
 use super::file::{self, SetAside};
 use super::handle::{Ask, HistoryRow, Next, StoreError, answer};
 use super::history::HistoryJob;
+use super::restamp::Restamp;
+use super::runs::Runs;
 use super::sql::{Attempt, meta, set_meta};
 use super::telemetry::{RING, Telemetry};
 use super::written::Written;
 use super::{StoreSettings, journal, retention};
-use crate::model::{ClockState, Event, EventState, Mono, Severity, StoreStatus};
+use crate::model::{ClockState, DeviceId, Event, EventState, Mono, Severity, StoreStatus};
 use crate::runtime::Clock;
 use rusqlite::Connection;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +47,7 @@ pub(crate) struct Ends {
 struct Due {
     commit: Mono,
     retry: Mono,
+    restamp: Mono,
     status: Mono,
     retention: retention::Due,
 }
@@ -54,9 +59,14 @@ pub(crate) struct Worker {
     ends: Ends,
     pub(crate) conn: Connection,
     pub(crate) telemetry: Telemetry,
+    decisions: Decisions,
+    runs: Runs,
     written: Written,
+    restamp: Restamp,
     jobs: VecDeque<(HistoryJob, HistoryReply)>,
     deferred: Deferred,
+    /// Ledgers of writes that are not on the disk yet.
+    wear: BTreeMap<DeviceId, String>,
     due: Due,
     status: StoreStatus,
     full: retention::Full,
@@ -67,15 +77,15 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(settings: StoreSettings, clock: Clock, ends: Ends) -> Result<Self, StoreError> {
         let mut opened = file::open(&settings.path, clock.now())?;
-        let mut loaded = load(&opened.conn, &settings);
+        let mut loaded = load(&opened.conn, &settings, &clock);
         // Damage where the check at the opening has not looked.
         if let Some(error) = loaded.as_ref().err().filter(|error| file::is_damage(error)) {
             let reason = error.to_string();
             drop(opened);
             opened = file::replace(&settings.path, clock.now(), reason)?;
-            loaded = load(&opened.conn, &settings);
+            loaded = load(&opened.conn, &settings, &clock);
         }
-        let (telemetry, written) = loaded.attempt("reading the database")?;
+        let (telemetry, decisions, runs, written, restamp) = loaded.attempt("reading the database")?;
         let mut worker = Self {
             due: Due { commit: clock.mono().plus(settings.commit_every), ..Due::default() },
             settings,
@@ -83,9 +93,13 @@ impl Worker {
             ends,
             conn: opened.conn,
             telemetry,
+            decisions,
+            runs,
             written,
+            restamp,
             jobs: VecDeque::new(),
             deferred: Deferred::default(),
+            wear: BTreeMap::new(),
             status: StoreStatus::default(),
             full: retention::Full::default(),
             is_stuck: false,
@@ -123,7 +137,7 @@ impl Worker {
             });
         }
         self.retry_deferred();
-        if let Err(error) = self.commit() {
+        if let Err(error) = self.commit_all() {
             tracing::error!(%error, samples = self.telemetry.pending().len(), "telemetry was lost at the end");
         }
         // The last connection to close copies the log back.
@@ -134,7 +148,7 @@ impl Worker {
     }
 
     fn until_due(&self) -> Duration {
-        if self.telemetry.is_dirty() { self.due.commit.since(self.clock.mono()).min(TURN) } else { TURN }
+        if self.is_dirty() { self.due.commit.since(self.clock.mono()).min(TURN) } else { TURN }
     }
 
     fn burst(&mut self, first: Ask) -> Next {
@@ -166,8 +180,9 @@ impl Worker {
         if !self.deferred.is_empty() && mono >= self.due.retry {
             self.retry_deferred();
         }
+        self.restamp();
         let is_full = self.telemetry.pending().len() >= RING && self.status.error.is_none();
-        if self.telemetry.is_dirty() && (mono >= self.due.commit || is_full) {
+        if self.is_dirty() && (mono >= self.due.commit || is_full) {
             // The outcome is kept in the status.
             let _tried = self.commit().is_err();
         }
@@ -188,16 +203,57 @@ impl Worker {
         }
     }
 
-    /// Commit telemetry and cursors.
-    pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
-        self.due.commit = self.clock.mono().plus(self.settings.commit_every);
-        if !self.telemetry.is_dirty() {
-            return Ok(());
+    fn is_dirty(&self) -> bool {
+        self.telemetry.is_dirty()
+            || self.decisions.is_dirty()
+            || !self.wear.is_empty()
+            || self.runs.is_due(&self.clock, self.settings.commit_every)
+    }
+
+    /// Give what was taken before the clock could be trusted its right time, once it can.
+    fn restamp(&mut self) {
+        if self.restamp.is_waiting() && self.clock.state() != ClockState::Untrusted {
+            let (now, mono) = (self.clock.now(), self.clock.mono());
+            self.restamp.trusted(now, mono, self.telemetry.pending_mut());
         }
+        if !self.restamp.is_due() || self.clock.mono() < self.due.restamp {
+            return;
+        }
+        match self.restamp.step(&self.conn).attempt("giving samples their right time") {
+            Ok(None) => {}
+            Ok(Some(samples)) => {
+                self.wrote();
+                tracing::info!(samples, "samples taken before the clock was right got their right time");
+                let text = format!(
+                    "The clock can be trusted now. Samples that were taken before and got their right time: {samples}."
+                );
+                self.own_event(Severity::Info, "clock_restamped", text, EventState::Raised);
+            }
+            Err(error) => {
+                self.due.restamp = self.clock.mono().plus(RETRY);
+                self.failed(&error);
+            }
+        }
+    }
+
+    /// Commit telemetry, cursors and decisions.
+    pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
+        if self.is_dirty() {
+            return self.commit_all();
+        }
+        self.due.commit = self.clock.mono().plus(self.settings.commit_every);
+        Ok(())
+    }
+
+    fn commit_all(&mut self) -> Result<(), StoreError> {
+        self.due.commit = self.clock.mono().plus(self.settings.commit_every);
         let now = self.clock.now();
         let trusted = self.clock.state() != ClockState::Untrusted;
-        let written = &mut self.written;
+        let (written, wear) = (&mut self.written, &self.wear);
+        let mut along = None;
         let done = self.telemetry.commit(&self.conn, |tx| {
+            journal::set_wear(tx, wear)?;
+            along = Some(Along::write(tx, &self.decisions, &self.runs, &self.clock)?);
             if trusted {
                 set_meta(tx, super::LAST_WALL_MS, &now.ms().to_string())?;
             }
@@ -206,6 +262,8 @@ impl Worker {
         match done {
             Ok(()) => {
                 self.is_stuck = false;
+                self.wrote_along(along);
+                self.wear.clear();
                 self.wrote();
                 Ok(())
             }
@@ -230,6 +288,8 @@ impl Worker {
             Ok(opened) => {
                 self.conn = opened.conn;
                 self.telemetry.moved();
+                self.decisions.moved(&self.conn);
+                self.runs.moved(&self.conn);
                 self.written.moved();
                 self.due.commit = Mono::default();
                 if let Some(aside) = opened.set_aside {
@@ -259,8 +319,14 @@ impl Worker {
     fn housekeeping(&mut self) -> Result<(), StoreError> {
         let trusted = (self.clock.state() != ClockState::Untrusted).then(|| self.clock.now());
         let mono = self.clock.mono();
-        let done =
-            self.due.retention.work(&self.conn, &mut self.telemetry, &mut self.full, &self.settings, mono, trusted);
+        let done = self.due.retention.work(
+            &self.conn,
+            (&mut self.telemetry, &mut self.decisions),
+            &mut self.full,
+            &self.settings,
+            mono,
+            trusted,
+        );
         let done = done.attempt("deleting what is old");
         if let Ok(retention::Done { wrote: false, .. }) = done {
             return Ok(());
@@ -281,6 +347,12 @@ impl Worker {
             self.failed(&StoreError::Sqlite { attempt: "copying the log back", reason: error.to_string() });
             false
         })
+    }
+
+    fn wrote_along(&mut self, along: Option<Along>) {
+        if let Some(along) = along {
+            along.done(&mut self.decisions, &mut self.runs);
+        }
     }
 
     /// After each good transaction.
@@ -322,6 +394,7 @@ impl Worker {
         self.status.oldest = self.telemetry.oldest(&self.conn).unwrap_or(self.status.oldest);
         self.status.written_bytes_today = self.written.today(self.clock.now());
         self.status.dropped = self.telemetry.dropped + self.ends.dropped.load(Ordering::Relaxed);
+        self.status.dropped_decisions = self.decisions.dropped;
         self.ends.status.send_replace(self.status.clone());
     }
 
@@ -350,8 +423,13 @@ impl Worker {
 
     pub(crate) fn handle(&mut self, ask: Ask) -> Next {
         match ask {
-            Ask::Sample(stored) => self.telemetry.take(stored),
+            Ask::Decided(decision) => self.decisions.take(&self.conn, *decision),
+            Ask::Sample(stored) => {
+                let stored = self.restamp.take(stored);
+                self.telemetry.take(stored);
+            }
             Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
+            Ask::Wear(device, json) => drop(self.wear.insert(device, json)),
             Ask::Flush(reply) => answer(reply, self.commit()),
             Ask::Stop(reply) => return Next::Stop(reply),
             Ask::History(query, reply) => {
@@ -375,6 +453,9 @@ impl Worker {
             | Ask::SetMeta(..) => {
                 self.handle_write(ask);
             }
+            Ask::DecisionAt(..) | Ask::Decisions(..) | Ask::NotRunning(..) => {
+                along::read(ask, &mut self.decisions, &self.runs, &self.conn, &self.clock);
+            }
             _ => self.handle_read(ask),
         }
         Next::Go
@@ -382,15 +463,22 @@ impl Worker {
 
     fn handle_write(&mut self, ask: Ask) {
         let uplinks = &self.settings.uplinks;
+        let mut along = None;
+        let go_along = |tx: &Connection| {
+            along = Some(Along::write(tx, &self.decisions, &self.runs, &self.clock)?);
+            Ok(())
+        };
         match ask {
             Ask::Admit(command, reply) => {
-                let done = journal::admit(&self.conn, uplinks, &command, self.clock.now());
+                let done = journal::admit(&self.conn, uplinks, &command, self.clock.now(), go_along);
+                self.wrote_along(along.filter(|_| done.is_ok()));
                 let done = self.written("writing a command down", done);
                 answer(reply, done);
                 self.announce();
             }
             Ask::SaveResult(result, reply) => {
-                let done = journal::save_result(&self.conn, uplinks, &result);
+                let done = journal::save_result(&self.conn, uplinks, &result, go_along);
+                self.wrote_along(along.filter(|_| done.is_ok()));
                 let done = self.written("writing a result down", done);
                 answer(reply, done);
                 self.announce();
@@ -427,6 +515,7 @@ impl Worker {
             Ask::OpenCommands(reply) => answer(reply, journal::open_commands(conn).attempt("reading commands")),
             Ask::Plans(reply) => answer(reply, journal::plans(conn).attempt("reading plans")),
             Ask::HeldAll(reply) => answer(reply, journal::held_all(conn).attempt("reading held setpoints")),
+            Ask::Wears(reply) => answer(reply, journal::wears(conn).attempt("reading ledgers of writes")),
             Ask::Baselines(reply) => answer(reply, journal::baselines(conn).attempt("reading baselines")),
             Ask::Events(limit, reply) => answer(reply, journal::events(conn, limit).attempt("reading events")),
             Ask::Outbox(uplink, limit, reply) => {
@@ -496,11 +585,16 @@ impl Worker {
     }
 }
 
+/// All that is read of the disk at the start.
+type Loaded = (Telemetry, Decisions, Runs, Written, Restamp);
+
 /// What is known of the disk.
-fn load(conn: &Connection, settings: &StoreSettings) -> rusqlite::Result<(Telemetry, Written)> {
+fn load(conn: &Connection, settings: &StoreSettings, clock: &Clock) -> rusqlite::Result<Loaded> {
     match journal::drop_foreign_notices(conn, &settings.uplinks) {
         Err(error) if !file::is_damage(&error) => tracing::warn!(%error, "notices nobody fetches were not deleted"),
         done => done?,
     }
-    Ok((Telemetry::open(conn, &settings.uplinks)?, Written::new(conn, &settings.path)?))
+    let telemetry = Telemetry::open(conn, &settings.uplinks)?;
+    let written = Written::new(conn, &settings.path)?;
+    Ok((telemetry, Decisions::open(conn)?, Runs::open(conn, clock)?, written, Restamp::open(conn)?))
 }

@@ -1,7 +1,11 @@
 //! One task per connection to the outside: an MQTT broker or a cloud. None deletes anything, and none delays another:
 //! each has its own cursor in the store.
 
+pub mod enode;
+pub mod gridshare;
+pub mod mapping;
 pub mod mqtt;
+pub mod texture;
 
 use std::fmt;
 use std::time::Duration;

@@ -9,7 +9,7 @@ use crate::model::{
     CommandResult, CommandState, ControlSettings, DeviceId, DeviceLimits, DeviceSpec, Origin, PlannedSlot, Rank,
     ReplyTo, UplinkName,
 };
-use crate::wire::{capabilities_json, event_json, result_json};
+use crate::wire::{baseline_json, capabilities_json, event_json, result_json, wear_json};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -59,11 +59,45 @@ fn device_json(app: &App, spec: &DeviceSpec) -> Value {
     object.insert("capabilities".into(), capabilities_json(&own.capabilities));
     object.insert("limits".into(), limits_json(&spec.limits));
     object.insert("control".into(), control_json(&spec.control));
+    object.insert("wear".into(), wear_json(&own.wear));
     object.insert(
         "counters".into(),
         json!({"failed_polls": own.failed_polls, "slipped_polls": own.slipped_polls, "rejected_values": own.rejected_values}),
     );
     Value::Object(object)
+}
+
+pub(super) fn baseline(State(app): State<App>, Path(id): Path<String>) -> Ready<Answer> {
+    ready(known(&app, &id).map(|spec| Json(baseline_of(&app, spec)).into_response()))
+}
+
+fn baseline_of(app: &App, spec: &DeviceSpec) -> Value {
+    let own = app.board.device(&spec.id).unwrap_or_default();
+    let mut object = baseline_json(&own.baseline);
+    if let Value::Object(map) = &mut object {
+        map.insert("device".into(), json!(spec.id.as_str()));
+    }
+    object
+}
+
+/// The installer accepts what is in the device now as its baseline: `{"accept":true}`.
+pub(super) async fn accept_baseline(State(app): State<App>, Path(id): Path<String>, body: Body) -> Answer {
+    let spec = known(&app, &id)?;
+    let body: Value = serde_json::from_slice(&read(body).await?).unwrap_or_default();
+    if body != json!({"accept": true}) {
+        return Err(Fault::bad("the body must be {\"accept\":true}: a new baseline is accepted on purpose"));
+    }
+    let (tx, rx) = oneshot::channel();
+    let way = app.accepts.get(&spec.id).ok_or_else(|| Fault::busy("the device is not there yet"))?;
+    if way.try_send(tx).is_err() {
+        return Err(Fault::busy("another acceptance is under way, or the gateway is stopping"));
+    }
+    match tokio::time::timeout(ANSWER_WITHIN, rx).await {
+        Ok(Ok(Ok(()))) => Ok(Json(baseline_of(&app, spec)).into_response()),
+        Ok(Ok(Err(why))) => Err(Fault::new(StatusCode::CONFLICT, why)),
+        Ok(Err(_)) => Err(Fault::busy("the gateway is stopping")),
+        Err(_) => Err(Fault::new(StatusCode::GATEWAY_TIMEOUT, "the device did not answer within 10 s")),
+    }
 }
 
 pub(super) async fn history(State(app): State<App>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Answer {
@@ -250,5 +284,6 @@ fn control_json(control: &ControlSettings) -> Value {
         "enabled": control.enabled,
         "accept_no_failsafe": control.accept_no_failsafe,
         "fallback_current_a": control.fallback_current_a,
+        "flash_writes_per_day": control.flash_writes_per_day,
     })
 }

@@ -109,7 +109,8 @@ fn direction(kind: DeviceKind, watts: Option<f64>) -> &'static str {
 fn held(app: &App, by: Option<&ControlledByJson>) -> String {
     by.map_or_else(String::new, |by| {
         let action = by.action.replace('_', " ");
-        format!("{action} by {} ({}) until {}", by.source, by.rank, format::moment_of(&by.ends_at, &app.zone))
+        let until = by.ends_at.as_ref().map(|at| format!(" until {}", format::moment_of(at, &app.zone)));
+        format!("{action} by {} ({}){}", by.source, by.rank, until.unwrap_or_default())
     })
 }
 

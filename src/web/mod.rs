@@ -31,12 +31,15 @@ pub use error::WebError;
 pub use task::WebTask;
 
 use crate::command::CommandHandle;
-use crate::model::{DeviceSpec, SiteSpec};
+use crate::device::Accept;
+use crate::model::{DeviceId, DeviceSpec, SiteSpec};
 use crate::observe::Board;
 use crate::runtime::Clock;
 use crate::store::StoreHandle;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use tokio::sync::mpsc;
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +81,8 @@ pub struct WebParts {
     pub clock: Clock,
     /// The devices in the order of the configuration.
     pub devices: Vec<DeviceSpec>,
+    /// Where an installer's acceptance of a new baseline goes.
+    pub accepts: BTreeMap<DeviceId, mpsc::Sender<Accept>>,
     /// The site.
     pub site: SiteSpec,
 }

@@ -6,7 +6,8 @@ use super::error::Fault;
 use super::stream::MAX_LISTENERS;
 use super::{WebParts, api, chart, guard, page, stream};
 use crate::command::CommandHandle;
-use crate::model::DeviceSpec;
+use crate::device::Accept;
+use crate::model::{DeviceId, DeviceSpec};
 use crate::observe::Board;
 use crate::runtime::Clock;
 use crate::store::StoreHandle;
@@ -14,11 +15,12 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, OriginalUri};
 use axum::http::{Method, StatusCode};
 use axum::routing::{MethodRouter, delete, get, post};
+use std::collections::BTreeMap;
 use std::future::{Ready, ready};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// What every handler may use. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,6 +33,7 @@ pub(super) struct Inner {
     pub(super) commands: CommandHandle,
     pub(super) clock: Clock,
     pub(super) devices: Vec<DeviceSpec>,
+    pub(super) accepts: BTreeMap<DeviceId, mpsc::Sender<Accept>>,
     /// The site's own time zone: what people see. UTC when its name is not known.
     pub(super) zone: jiff::tz::TimeZone,
     /// `None`: on loopback, nobody logs in.
@@ -60,6 +63,7 @@ impl App {
             commands: parts.commands,
             clock: parts.clock,
             devices: parts.devices,
+            accepts: parts.accepts,
             zone,
             login,
             names: guard::own_names(),
@@ -113,6 +117,7 @@ pub(super) fn routes() -> Vec<Route> {
         api("/api/v1/status", &["get"], get(api::status)),
         api("/api/v1/devices", &["get"], get(api::devices)),
         api("/api/v1/devices/{id}", &["get"], get(api::device)),
+        api("/api/v1/devices/{id}/baseline", &["get", "post"], get(api::baseline).post(api::accept_baseline)),
         api("/api/v1/devices/{id}/history", &["get"], get(api::history)),
         api("/api/v1/devices/{id}/command", &["post"], post(api::command)),
         api("/api/v1/schedules", &["get"], get(api::schedules)),

@@ -112,8 +112,16 @@ pub(super) fn start(devices: Vec<DeviceSpec>, listen: &str) -> Rig {
     };
     let (password, socket) = (settings.password_file.clone(), settings.socket.clone());
     let commands_handle = CommandHandle { commands: commands_tx, plans: plans_tx, summaries };
-    let parts =
-        WebParts { settings, board, store, commands: commands_handle, clock: clock.clone(), devices, site: site() };
+    let parts = WebParts {
+        settings,
+        board,
+        store,
+        commands: commands_handle,
+        clock: clock.clone(),
+        devices,
+        accepts: Default::default(),
+        site: site(),
+    };
     let (handle, task) = create(parts).unwrap();
     let (switch, shutdown) = ShutdownSwitch::new();
     let mut tasks = Supervisor::new();
@@ -184,7 +192,7 @@ impl Rig {
                     source: "acme".into(),
                     rank: Rank::Command,
                     action: "charge",
-                    ends_at: Timestamp::from_ms(1_800_003_600_000),
+                    ends_at: Some(Timestamp::from_ms(1_800_003_600_000)),
                 },
             );
         });

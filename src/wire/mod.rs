@@ -6,6 +6,7 @@ mod action;
 mod command;
 mod device;
 mod event;
+mod explain;
 mod result;
 mod sample;
 mod setpoint;
@@ -13,8 +14,9 @@ mod status;
 
 pub use action::{action_params, parse_action};
 pub use command::{CommandBody, WireError, parse_command};
-pub use device::capabilities_json;
+pub use device::{baseline_json, capabilities_json, wear_json};
 pub use event::event_json;
+pub use explain::explain_json;
 pub use result::{result_from_json, result_json};
 pub use sample::sample_json;
 pub use setpoint::{demand_from_json, demand_json};

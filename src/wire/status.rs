@@ -90,8 +90,8 @@ pub struct ControlledByJson {
     pub rank: String,
     /// The action's name.
     pub action: String,
-    /// RFC 3339.
-    pub ends_at: String,
+    /// RFC 3339; null: not by itself (an endless schedule).
+    pub ends_at: Option<String>,
 }
 
 /// One uplink.

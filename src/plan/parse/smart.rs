@@ -10,7 +10,7 @@ use crate::plan::{Smart, Timeline};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-const SOLAR_KEYS: [&str; 4] = ["id", "device", "kind", "params"];
+const SOLAR_KEYS: [&str; 5] = ["id", "device", "kind", "rank", "params"];
 const SOLAR_PARAMS: [&str; 12] = [
     "min_current_a",
     "max_current_a",
@@ -25,7 +25,7 @@ const SOLAR_PARAMS: [&str; 12] = [
     "battery_above_soc_pct",
     "min_solar",
 ];
-const PRICE_KEYS: [&str; 6] = ["id", "device", "kind", "tariff", "timezone", "params"];
+const PRICE_KEYS: [&str; 7] = ["id", "device", "kind", "rank", "tariff", "timezone", "params"];
 const CHARGE_PARAMS: [&str; 10] = [
     "deadline",
     "days",

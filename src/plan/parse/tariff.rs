@@ -50,7 +50,13 @@ pub(super) fn document(
             json.insert("timezone".into(), json!(zone.iana_name().unwrap_or("UTC")));
             json.extend(shown);
             let tariff = Arc::new(Tariff::new(zone, currency, periods, values));
-            Ok(PlanDoc { id, device: None, timeline: Timeline::Tariff(tariff), json: Value::Object(json) })
+            Ok(PlanDoc {
+                id,
+                device: None,
+                timeline: Timeline::Tariff(tariff),
+                lowered: None,
+                json: Value::Object(json),
+            })
         }
         _ => Err(faults.into_reasons()),
     }

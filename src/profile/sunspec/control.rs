@@ -5,28 +5,30 @@
 //! gone, and only derd's own release ends it.
 
 use super::Located;
+use super::baseline::Baseline;
 use super::model::{Int, Model, power_of_ten};
-use crate::model::Demand;
+use crate::model::{Demand, WriteClass};
+use crate::profile::program::Target;
+use crate::profile::spec::{PointClass, WRITTEN};
 use crate::profile::words::{to_i16, to_u16};
 use crate::profile::{Check, Program, Request, WriteFunction};
-use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 // Model 124: offsets from the ID register.
-const STOR_CTL_MOD: u16 = 5;
-const MIN_RSV_PCT: u16 = 7;
-const OUT_RATE: u16 = 12;
-const IN_RATE: u16 = 13;
-const RATE_REVERT: u16 = 15;
-const GRID_CHARGE: u16 = 17;
+pub(super) const STOR_CTL_MOD: u16 = 5;
+pub(super) const MIN_RSV_PCT: u16 = 7;
+pub(super) const OUT_RATE: u16 = 12;
+pub(super) const IN_RATE: u16 = 13;
+pub(super) const RATE_REVERT: u16 = 15;
+pub(super) const GRID_CHARGE: u16 = 17;
 const MIN_RSV_SF: usize = 21;
 const RATE_SF: usize = 25;
 /// Both bits of `StorCtl_Mod`: charge and discharge rates hold.
-const BOTH: u16 = 3;
+pub(super) const BOTH: u16 = 3;
 // Model 123.
-const LIMIT_PCT: u16 = 5;
-const LIMIT_REVERT: u16 = 7;
-const LIMIT_ENABLE: u16 = 9;
+pub(super) const LIMIT_PCT: u16 = 5;
+pub(super) const LIMIT_REVERT: u16 = 7;
+pub(super) const LIMIT_ENABLE: u16 = 9;
 const LIMIT_SF: usize = 23;
 
 /// The longest that a battery keeps a setpoint after derd fell silent.
@@ -51,7 +53,7 @@ pub(super) enum Control {
 pub(super) struct Storage {
     /// Watts of 100 % charge rate.
     charge_w: f64,
-    rate_scale: i32,
+    pub(super) rate_scale: i32,
     reserve_scale: Option<i32>,
     revert: bool,
     /// `ChaGriSet`, when implemented.
@@ -72,45 +74,54 @@ impl Storage {
     }
 }
 
-/// What the installer set in the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Baseline {
-    Limit {
-        pct: u16,
-        enabled: bool,
-        revert: Option<u16>,
-        /// False where the device produced far more than the limit says: it is not one.
-        effective: bool,
-    },
-    Storage {
-        mode: u16,
-        out_rate: u16,
-        in_rate: u16,
-        revert: Option<u16>,
-        grid: Option<u16>,
-        reserve: Option<u16>,
-    },
-}
-
 /// Where and how to write.
 pub(super) struct Wire<'a> {
     pub(super) unit: u8,
     pub(super) function: WriteFunction,
     /// The control model as last read.
     pub(super) now: &'a [u16],
+    /// Where the device keeps what is written, in the order of [`WRITTEN`].
+    pub(super) classes: &'a [PointClass; WRITTEN.len()],
 }
 
 impl Wire<'_> {
-    fn write(&self, writes: &mut Vec<Request>, address: u16, words: &[u16]) {
-        let (unit, function) = (self.unit, self.function);
-        match function {
-            WriteFunction::Multiple => writes.push(Request::Write { unit, address, words: words.to_vec(), function }),
-            WriteFunction::Single => {
-                let each = (address..).zip(words);
-                writes.extend(each.map(|(address, w)| Request::Write { unit, address, words: vec![*w], function }));
+    /// Write `words` from `offset` of `model` on; `runs`: the model's timer runs while this holds.
+    fn write(&self, program: &mut Program, model: Located, offset: u16, words: &[u16], runs: bool) {
+        let (unit, function, first) = (self.unit, self.function, model.at + offset);
+        for (n, (address, word)) in (first..).zip(words).enumerate() {
+            match function {
+                WriteFunction::Multiple if n == 0 => {
+                    program.writes.push(Request::Write { unit, address, words: words.to_vec(), function });
+                }
+                WriteFunction::Multiple => {}
+                WriteFunction::Single => {
+                    program.writes.push(Request::Write { unit, address, words: vec![*word], function });
+                }
             }
+            let at = address - model.at;
+            program.targets.push(Target {
+                write: program.writes.len() - 1,
+                register: format!("unit {unit} holding {address}"),
+                class: self.class(model.id, at, runs),
+                refreshes: matches!((model.id, at), (124, OUT_RATE | IN_RATE | RATE_REVERT)),
+            });
         }
     }
+
+    fn class(&self, model: u16, offset: u16, runs: bool) -> WriteClass {
+        let place = WRITTEN.iter().position(|(id, at, _)| (*id, *at) == (model, offset));
+        place.and_then(|n| self.classes.get(n)).map_or(WriteClass::Unknown, |class| class.on(runs))
+    }
+}
+
+/// Does a setpoint's timer drop it: implemented, and what it drops is kept in memory. A setpoint in flash must not be
+/// refreshed, so its timer must not run.
+pub(super) fn is_timed(has_timer: bool, classes: &[PointClass; WRITTEN.len()]) -> bool {
+    let rates = WRITTEN
+        .iter()
+        .zip(classes)
+        .filter(|((model, at, _), _)| *model == 124 && matches!(*at, OUT_RATE | IN_RATE | RATE_REVERT));
+    has_timer && rates.into_iter().all(|(_, class)| class.on(true) == WriteClass::Volatile)
 }
 
 impl Control {
@@ -143,9 +154,19 @@ impl Control {
         }
     }
 
-    pub(super) const fn failsafe(&self) -> Option<Duration> {
+    pub(super) fn failsafe(&self, classes: &[PointClass; WRITTEN.len()]) -> Option<Duration> {
         match self {
-            Self::Storage { now: Storage { revert: true, .. }, .. } => Some(TIMER),
+            Self::Storage { now, .. } if is_timed(now.revert, classes) => Some(TIMER),
+            _ => None,
+        }
+    }
+
+    /// The installer's own power limit, W, where it is one.
+    pub(super) fn baseline_w(&self, baseline: &Baseline) -> Option<f64> {
+        match (self, baseline) {
+            (Self::Limit { base_w, scale, .. }, Baseline::Limit { pct, effective: true, .. }) => {
+                Some(power_of_ten(f64::from(*pct), *scale) / 100.0 * base_w)
+            }
             _ => None,
         }
     }
@@ -154,47 +175,6 @@ impl Control {
         match self {
             Self::None => None,
             Self::Limit { model, .. } | Self::Storage { model, .. } => Some(*model),
-        }
-    }
-
-    /// `words`: the control model; `running`: the AC power at that time, W.
-    pub(super) fn take_baseline(&self, words: Option<&[u16]>, running: Option<f64>) -> Result<Baseline, String> {
-        let model = self.model().ok_or("there is nothing to control")?;
-        let m = Model::new(words.unwrap_or_default());
-        if m.word(0) != Some(model.id) || m.slice(0, 26).is_none() {
-            return Err(format!("model {} could not be read", model.id));
-        }
-        let at = |offset: u16| m.enumeration(usize::from(offset));
-        let signed = |offset: u16| m.word(usize::from(offset)).filter(|w| *w != 0x8000);
-        match *self {
-            Self::None => Err("there is nothing to control".to_owned()),
-            Self::Limit { base_w, scale, .. } => {
-                let enabled = at(LIMIT_ENABLE) == Some(1);
-                let pct = at(LIMIT_PCT).or(to_u16(full(scale))).unwrap_or(u16::MAX);
-                let limit_w = power_of_ten(f64::from(pct), scale) / 100.0 * base_w;
-                let effective = enabled && running.is_none_or(|w| w <= 1.05 * limit_w + 0.02 * base_w);
-                Ok(Baseline::Limit { pct, enabled, revert: at(LIMIT_REVERT), effective })
-            }
-            Self::Storage { now, .. } => {
-                let all = to_i16(full(now.rate_scale)).unwrap_or(0x7FFF);
-                let mode = at(STOR_CTL_MOD).unwrap_or(0);
-                let rates = [signed(OUT_RATE).unwrap_or(all), signed(IN_RATE).unwrap_or(all)];
-                // A minus forces the other direction, two zeros lock: a controller's setpoint (perhaps derd's own, when
-                // its store was lost), never what an installer leaves behind. Going back to it would be for ever.
-                let [out, into] = rates.map(|r| i32::from(r.cast_signed()));
-                let is_forced = mode & 1 != 0 && into < 0
-                    || mode & 2 != 0 && out < 0
-                    || mode & BOTH == BOTH && out == 0 && into == 0;
-                let (mode, [out_rate, in_rate]) = if is_forced { (0, [all, all]) } else { (mode, rates) };
-                Ok(Baseline::Storage {
-                    mode,
-                    out_rate,
-                    in_rate,
-                    revert: at(RATE_REVERT),
-                    grid: at(GRID_CHARGE),
-                    reserve: at(MIN_RSV_PCT),
-                })
-            }
         }
     }
 
@@ -225,16 +205,18 @@ impl Control {
                     }
                     _ => return Err("an inverter takes a power limit only".to_owned()),
                 };
-                let mut writes = Vec::new();
-                wire.write(&mut writes, model.at + LIMIT_PCT, &[pct]);
+                let mut program = Program::new(SETTLE);
+                wire.write(&mut program, model, LIMIT_PCT, &[pct], false);
                 if let Some(seconds) = revert {
-                    wire.write(&mut writes, model.at + LIMIT_REVERT, &[seconds]);
+                    wire.write(&mut program, model, LIMIT_REVERT, &[seconds], false);
+                    // A limit that lapses by itself protects nothing.
+                    program.checks.push(Check::own_timer(wire.unit, model.at + LIMIT_REVERT, seconds));
                 }
                 // many devices take a new percentage only when this is written again
-                wire.write(&mut writes, model.at + LIMIT_ENABLE, &[enable]);
+                wire.write(&mut program, model, LIMIT_ENABLE, &[enable], false);
                 let check = |offset, word| Check::words(wire.unit, model.at + offset, vec![word], false);
-                let checks = vec![check(LIMIT_PCT, pct), check(LIMIT_ENABLE, enable)];
-                Ok(Program { writes, settle: SETTLE, checks, refresh: None })
+                program.checks.extend([check(LIMIT_PCT, pct), check(LIMIT_ENABLE, enable)]);
+                Ok(program)
             }
             Self::Storage { model, discharge_w, now } => {
                 // the base and the scale may have changed since discovery
@@ -246,7 +228,7 @@ impl Control {
 }
 
 /// 100 % in steps of the register.
-fn full(scale: i32) -> f64 {
+pub(super) fn full(scale: i32) -> f64 {
     power_of_ten(100.0, -scale)
 }
 
@@ -276,7 +258,8 @@ fn storage_program(
     wire: &Wire<'_>,
 ) -> Result<Program, String> {
     let at = |offset: u16| model.at + offset;
-    let mut program = Program { writes: Vec::new(), settle: SETTLE, checks: Vec::new(), refresh: None };
+    let mut program = Program::new(SETTLE);
+    let runs = is_timed(now.revert, wire.classes);
     let checked = |offset, words: Vec<u16>, signed| Check::words(wire.unit, model.at + offset, words, signed);
     match *demand {
         Demand::BatteryPower { watts, grid } => {
@@ -287,23 +270,28 @@ fn storage_program(
             // tell it, the charge base stands for both
             let out_rate = rate(watts, discharge_w.unwrap_or(now.charge_w), now.rate_scale)?;
             let in_rate = rate(-watts, now.charge_w, now.rate_scale)?;
-            if now.revert {
+            if runs {
                 let whole = lease.as_secs() + u64::from(lease.subsec_nanos() > 0);
                 let seconds = whole.clamp(TIMER_MIN_S, TIMER.as_secs());
                 let word = u16::try_from(seconds).unwrap_or(60);
-                wire.write(&mut program.writes, at(RATE_REVERT), &[word]);
+                wire.write(&mut program, model, RATE_REVERT, &[word], runs);
+                program.fallback = program.writes.len();
                 program.checks.push(Check::timer(wire.unit, at(RATE_REVERT), word));
                 program.refresh = Some(Duration::from_secs(seconds) / 3);
+            } else if now.revert {
+                // what is never written again must not be dropped in the middle of its lease
+                wire.write(&mut program, model, RATE_REVERT, &[0], runs);
+                program.checks.push(Check::own_timer(wire.unit, at(RATE_REVERT), 0));
             }
             // equal and opposite rates leave the device one power only; a minus forces the other direction
-            wire.write(&mut program.writes, at(OUT_RATE), &[out_rate, in_rate]);
+            wire.write(&mut program, model, OUT_RATE, &[out_rate, in_rate], runs);
             program.checks.push(checked(OUT_RATE, vec![out_rate, in_rate], true));
             let wanted = u16::from(grid);
             if watts < 0.0 && now.grid.is_some_and(|set| set != wanted) {
-                wire.write(&mut program.writes, at(GRID_CHARGE), &[wanted]);
+                wire.write(&mut program, model, GRID_CHARGE, &[wanted], runs);
                 program.checks.push(checked(GRID_CHARGE, vec![wanted], false));
             }
-            wire.write(&mut program.writes, at(STOR_CTL_MOD), &[BOTH]);
+            wire.write(&mut program, model, STOR_CTL_MOD, &[BOTH], runs);
             program.checks.push(checked(STOR_CTL_MOD, vec![BOTH], false));
         }
         Demand::Release => {
@@ -316,16 +304,19 @@ fn storage_program(
                 _ => (0, [all, all], now.revert.then_some(0), None),
             };
             // rates before the mode: the mode never frees a forced rate for a moment
-            wire.write(&mut program.writes, at(OUT_RATE), &rates);
-            wire.write(&mut program.writes, at(STOR_CTL_MOD), &[mode]);
+            wire.write(&mut program, model, OUT_RATE, &rates, runs);
+            wire.write(&mut program, model, STOR_CTL_MOD, &[mode], runs);
             if let Some(seconds) = revert {
-                wire.write(&mut program.writes, at(RATE_REVERT), &[seconds]);
+                wire.write(&mut program, model, RATE_REVERT, &[seconds], runs);
             }
-            if let Some(own) = grid.filter(|own| now.grid.is_some_and(|set| set != *own)) {
-                wire.write(&mut program.writes, at(GRID_CHARGE), &[own]);
+            // what the last poll saw may be older than what derd wrote: the wire is asked before the write
+            if let Some(own) = grid.filter(|_| now.grid.is_some()) {
+                wire.write(&mut program, model, GRID_CHARGE, &[own], runs);
+                program.checks.push(checked(GRID_CHARGE, vec![own], false));
             }
             program.checks.push(checked(OUT_RATE, rates.to_vec(), true));
             program.checks.push(checked(STOR_CTL_MOD, vec![mode], false));
+            program.checks.extend(revert.map(|s| Check::own_timer(wire.unit, at(RATE_REVERT), s)));
         }
         Demand::Reserve { pct } => {
             let scale = now.reserve_scale.ok_or("this battery has no reserve that can be set")?;
@@ -334,54 +325,10 @@ fn storage_program(
             }
             // up to the step: at least what was asked for is kept
             let word = to_u16((power_of_ten(pct, -scale) - 1e-6).ceil().max(0.0)).ok_or("the reserve does not fit")?;
-            wire.write(&mut program.writes, at(MIN_RSV_PCT), &[word]);
+            wire.write(&mut program, model, MIN_RSV_PCT, &[word], false);
             program.checks.push(checked(MIN_RSV_PCT, vec![word], false));
         }
         _ => return Err("a battery takes a power or a reserve only".to_owned()),
     }
     Ok(program)
-}
-
-impl Baseline {
-    pub(super) fn to_json(self) -> String {
-        match self {
-            Self::Limit { pct, enabled, revert, effective } => json!({
-                "model": 123, "wmaxlimpct": pct, "wmaxlim_ena": enabled, "rvrt_tms": revert, "effective": effective,
-            }),
-            Self::Storage { mode, out_rate, in_rate, revert, grid, reserve } => json!({
-                "model": 124, "storctl_mod": mode, "outwrte": out_rate.cast_signed(), "inwrte": in_rate.cast_signed(),
-                "rvrt_tms": revert, "chagriset": grid, "minrsvpct": reserve,
-            }),
-        }
-        .to_string()
-    }
-
-    pub(super) fn from_json(text: &str) -> Result<Self, String> {
-        let fault = |what: &str| format!("the recorded baseline is not usable: {what}");
-        let object: Map<String, Value> = serde_json::from_str(text).map_err(|_| fault("not a JSON object"))?;
-        let word = |key: &str| object.get(key).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok());
-        let need = |key: &str| word(key).ok_or_else(|| fault(key));
-        let signed = |key: &str| {
-            let n = object.get(key).and_then(Value::as_i64).and_then(|n| i16::try_from(n).ok());
-            n.map(i16::cast_unsigned).ok_or_else(|| fault(key))
-        };
-        let flag = |key: &str| object.get(key).and_then(Value::as_bool).ok_or_else(|| fault(key));
-        match word("model") {
-            Some(123) => Ok(Self::Limit {
-                pct: need("wmaxlimpct")?,
-                enabled: flag("wmaxlim_ena")?,
-                revert: word("rvrt_tms"),
-                effective: flag("effective")?,
-            }),
-            Some(124) => Ok(Self::Storage {
-                mode: need("storctl_mod")?,
-                out_rate: signed("outwrte")?,
-                in_rate: signed("inwrte")?,
-                revert: word("rvrt_tms"),
-                grid: word("chagriset"),
-                reserve: word("minrsvpct"),
-            }),
-            _ => Err(fault("model")),
-        }
-    }
 }

@@ -3,6 +3,7 @@
 //!
 //! After the SunSpec Alliance's model definitions (github.com/sunspec/models, Apache-2.0).
 
+mod baseline;
 mod control;
 mod decode;
 mod model;
@@ -11,7 +12,7 @@ use super::driver::Found;
 use super::spec::SunSpecOptions;
 use super::words::text;
 use super::{Answer, Program, Refusal, Request, Space, Step};
-use crate::model::{Capabilities, Demand, DeviceInfo, DeviceKind, FailSafe, Field, Point};
+use crate::model::{Capabilities, Demand, DeviceInfo, DeviceKind, Drift, FailSafe, Field, Point};
 use model::{Int, Model};
 use std::time::Duration;
 
@@ -93,7 +94,7 @@ pub(super) struct Device {
     /// 124 or 123 as last read, for what a program writes only when it differs.
     last_control: Vec<u16>,
     act_wh_seen: bool,
-    baseline: Option<control::Baseline>,
+    baseline: Option<baseline::Recorded>,
 }
 
 /// What was decided at the end of discovery.
@@ -331,7 +332,7 @@ impl Device {
             layout.control = control::Control::None;
         }
         capabilities.actions = layout.control.actions();
-        capabilities.failsafe = layout.control.failsafe().map_or(FailSafe::None, FailSafe::Timer);
+        capabilities.failsafe = layout.control.failsafe(&self.options.classes).map_or(FailSafe::None, FailSafe::Timer);
         (capabilities, nameplate)
     }
 
@@ -361,35 +362,70 @@ impl Device {
         }
     }
 
+    /// The models of a baseline beside the one that is written.
+    fn baseline_models(&self) -> impl Iterator<Item = Located> {
+        baseline::models(self.kind).iter().filter_map(|id| self.first(&[*id]))
+    }
+
     pub(super) fn baseline_reads(&self) -> Vec<Request> {
         let Some(at) = self.layout.control.model() else { return Vec::new() };
         let mut reads = vec![self.part(at.whole())];
         if self.kind == DeviceKind::Inverter {
             reads.extend(self.first(&INVERTERS).map(|m| self.part(m.whole())));
         }
+        reads.extend(self.baseline_models().map(|m| self.part(m.whole())));
         reads
     }
 
-    pub(super) fn take_baseline(&self, answers: &[Result<Answer, Refusal>]) -> Result<String, String> {
+    fn seen<'a>(&self, answers: &'a [Result<Answer, Refusal>]) -> baseline::Seen<'a> {
         let words = |n: usize| match answers.get(n) {
             Some(Ok(Answer::Words(words))) => Some(words.as_slice()),
             _ => None,
         };
-        let running = self
-            .first(&INVERTERS)
-            .filter(|_| self.kind == DeviceKind::Inverter)
-            .and_then(|m| decode::ac_power(m.id, Model::new(words(1)?)).ok());
-        self.layout.control.take_baseline(words(0), running).map(|b| b.to_json())
+        let main = self.first(&INVERTERS).filter(|_| self.kind == DeviceKind::Inverter);
+        let running = main.and_then(|m| decode::ac_power(m.id, Model::new(words(1)?)).ok());
+        let others = 1 + usize::from(main.is_some());
+        let others = self.baseline_models().enumerate().filter_map(|(n, m)| Some((m, words(others + n)?))).collect();
+        baseline::Seen { control: words(0).unwrap_or_default(), running, others }
+    }
+
+    pub(super) fn take_baseline(&self, answers: &[Result<Answer, Refusal>]) -> Result<String, String> {
+        self.layout.control.take_baseline(&self.seen(answers)).map(|b| b.to_json())
     }
 
     pub(super) fn set_baseline(&mut self, json: &str) -> Result<(), String> {
-        self.baseline = Some(control::Baseline::from_json(json)?);
+        self.baseline = Some(baseline::Recorded::from_json(json)?);
         Ok(())
     }
 
+    pub(super) fn drift(&self, answers: &[Result<Answer, Refusal>]) -> Result<Vec<Drift>, String> {
+        let recorded = self.baseline.as_ref().ok_or("there is no record")?;
+        self.layout.control.drift(recorded, &self.seen(answers), self.unit)
+    }
+
+    /// A standing setting was verified: it is no drift. The record, when that changes it.
+    pub(super) fn own(&mut self, demand: &Demand) -> Option<String> {
+        let Demand::Reserve { .. } = demand else { return None };
+        let program = self.program(demand, Duration::ZERO).ok()?;
+        let Some(Request::Write { words, .. }) = program.writes.first() else { return None };
+        let recorded = self.baseline.as_mut()?;
+        let before = std::mem::replace(&mut recorded.own_reserve, words.first().copied());
+        (before != recorded.own_reserve).then(|| recorded.to_json())
+    }
+
+    /// The installer's own power limit, W.
+    pub(super) fn baseline_w(&self) -> Option<f64> {
+        self.layout.control.baseline_w(&self.baseline.as_ref()?.control)
+    }
+
     pub(super) fn program(&self, demand: &Demand, lease: Duration) -> Result<Program, String> {
-        let wire = control::Wire { unit: self.unit, function: self.options.function, now: &self.last_control };
-        self.layout.control.program(demand, lease, self.baseline.as_ref(), &wire)
+        let wire = control::Wire {
+            unit: self.unit,
+            function: self.options.function,
+            now: &self.last_control,
+            classes: &self.options.classes,
+        };
+        self.layout.control.program(demand, lease, self.baseline.as_ref().map(|b| &b.control), &wire)
     }
 }
 

@@ -16,7 +16,7 @@ fn site(paths: Vec<(&'static str, Json)>) -> impl Fn(&Request) -> Result<Answer,
 }
 
 const STATUS: &str = "/api/status?filter=car,nrg,eto,wh,amp,frc";
-const SETTINGS: &str = "/api/status?filter=amp,frc,psm";
+const SETTINGS: &str = "/api/status?filter=amp,frc,psm,ama";
 const DEVICE: &str = "/api/status?filter=fwv,sse,typ,ama";
 
 fn goe(car: Json, amp: Json, frc: Json) -> impl Fn(&Request) -> Result<Answer, Refusal> {
@@ -26,7 +26,7 @@ fn goe(car: Json, amp: Json, frc: Json) -> impl Fn(&Request) -> Result<Answer, R
             json!({"car": car, "amp": amp, "frc": frc, "eto": 1_234_567, "wh": 4321.5,
                 "nrg": [231, 232, 233, 1, 10.1, 10.2, 10.3, 2333, 2366, 2400, 0, 7099, 99, 99, 99, 0]}),
         ),
-        (SETTINGS, json!({"amp": amp, "frc": frc})),
+        (SETTINGS, json!({"amp": amp, "frc": frc, "ama": 20})),
         (DEVICE, json!({"fwv": "57.1", "sse": "123456", "typ": "go-eCharger_V4", "ama": 20})),
     ])
 }
@@ -83,7 +83,7 @@ fn go_e_is_set_and_read_back() {
     check_program(&driver, Demand::Release, "/api/set?frc=0", json!({"frc": 0}), true);
     let answers: Vec<_> = driver.baseline_reads().iter().map(&answer).collect();
     let baseline = driver.take_baseline(&answers).unwrap();
-    assert_eq!(baseline, r#"{"amp":13,"frc":0}"#);
+    assert_eq!(baseline, r#"{"amp":13,"frc":0,"ama":20}"#);
     driver.set_baseline(&baseline).unwrap();
     check_program(&driver, current(10.0), "/api/set?amp=10&frc=2", json!({"amp": 10, "frc": 2}), true);
     check_program(&driver, current(10.9), "/api/set?amp=10&frc=2", json!({"amp": "10", "frc": 2.0}), true);

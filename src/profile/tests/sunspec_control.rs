@@ -148,7 +148,7 @@ fn without_a_timer_there_is_no_fail_safe() {
     assert!(program.checks.iter().all(|c| !c.failsafe));
     assert_eq!(writes(&program).len(), 2);
     let release = driver.program(&Demand::Release, LEASE).unwrap();
-    assert_eq!(writes(&release), [(AT + 12, vec![10_000, 10_000]), (AT + 5, vec![0])]);
+    assert_eq!(writes(&release), [(AT + 12, vec![10_000, 10_000]), (AT + 5, vec![0]), (AT + 17, vec![0])]);
 }
 
 #[test]

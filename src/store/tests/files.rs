@@ -153,7 +153,7 @@ async fn a_new_file_has_the_settings_that_cannot_be_changed_later() {
         }
     };
     let found = ["journal_mode", "auto_vacuum", "synchronous", "page_size", "user_version", "locking_mode"].map(pragma);
-    assert_eq!(found, ["wal", "2", "2", "1024", "1", "exclusive"]);
+    assert_eq!(found, ["wal", "2", "2", "1024", "2", "exclusive"]);
 }
 
 #[tokio::test]

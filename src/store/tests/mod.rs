@@ -1,8 +1,10 @@
 //! Tests of the room through its handle.
 
+mod decisions;
 mod files;
 mod journal;
 mod model;
+mod restamp;
 mod telemetry;
 
 use super::*;

@@ -18,6 +18,11 @@ enum Op {
         from: prop::sample::Index,
         n: u8,
     },
+    /// Decide for a device, so many seconds later than the last.
+    Decide {
+        device: usize,
+        after: u8,
+    },
     Flush,
     Restart,
     Cut,
@@ -28,6 +33,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0..3_usize, 1..6_u8).prop_map(|(device, n)| Op::Offer { device, n }),
         1 => Just(Op::Miss),
         4 => (0..2_usize, any::<prop::sample::Index>(), 1..9_u8).prop_map(|(uplink, from, n)| Op::Ack { uplink, from, n }),
+        4 => (0..3_usize, 0..200_u8).prop_map(|(device, after)| Op::Decide { device, after }),
         3 => Just(Op::Flush),
         1 => Just(Op::Restart),
         1 => Just(Op::Cut),
@@ -40,6 +46,8 @@ const UPLINKS: [&str; 2] = ["mqtt", "cloud"];
 struct Model {
     samples: BTreeMap<u64, Sample>,
     acked: [BTreeSet<u64>; 2],
+    /// Device, second, text.
+    decided: Vec<(usize, i64, String)>,
 }
 
 impl Model {
@@ -48,7 +56,26 @@ impl Model {
     }
 }
 
+const DEVICES: [&str; 3] = ["pv", "battery", "grid"];
+
 async fn check(rig: &Rig, model: &Model) {
+    for (i, name) in DEVICES.iter().enumerate() {
+        let all: Vec<_> = model.decided.iter().filter(|(device, ..)| *device == i).collect();
+        let end = at(1_000_000);
+        let found = rig.store.decisions(device(name), at(0), end, 1000).await.unwrap();
+        assert!(
+            found
+                .iter()
+                .map(|row| (row.at, row.json.as_str()))
+                .eq(all.iter().map(|(_, s, text)| (at(*s), text.as_str()))),
+            "decisions of {name}"
+        );
+        // Just before the middle one, the one before it is in force.
+        let wanted = (all.len() / 2).checked_sub(1).map(|before| (at(all[before].1), all[before].2.clone()));
+        let asked = all.get(all.len() / 2).map_or(at(-1), |(_, s, _)| Timestamp::from_ms(at(*s).ms() - 1));
+        let in_force = rig.store.decision_at(device(name), asked).await.unwrap();
+        assert_eq!(in_force.map(|row| (row.at, row.json)), wanted.filter(|_| !all.is_empty()), "in force for {name}");
+    }
     for (i, name) in UPLINKS.iter().enumerate() {
         let wanted = model.unacked(i);
         assert_eq!(rig.rows(name).await, wanted, "backlog of {name}");
@@ -74,12 +101,13 @@ async fn run(ops: Vec<Op>) {
     let mut next_row = 1;
     let mut cuts = 0;
     let mut seq = 0;
+    let mut second = 0;
     for op in ops {
         match op {
             Op::Offer { device, n } => {
                 for _ in 0..n {
                     seq += 1;
-                    let sample = sample(["pv", "battery", "grid"][device], seq, f64::from(n) + 0.5);
+                    let sample = sample(DEVICES[device], seq, f64::from(n) + 0.5);
                     rig.store.offer(Arc::new(sample.clone()));
                     model.samples.insert(next_row, sample);
                     next_row += 1;
@@ -97,6 +125,13 @@ async fn run(ops: Vec<Op>) {
                     model.acked[i].extend(&rows);
                     rig.store.acked(uplink(UPLINKS[i]), rows.into_iter().map(RowNo).collect()).await.unwrap();
                 }
+            }
+            Op::Decide { device: i, after } => {
+                // A time later by nothing is the next millisecond's: two of one time are told apart elsewhere.
+                second += i64::from(after) + 1;
+                let text = format!("{{\"device\":\"{}\",\"sentence\":\"It does {after} at {second}.\"}}", DEVICES[i]);
+                rig.store.decided(device(DEVICES[i]), at(second), ClockState::Synced, text.clone()).unwrap();
+                model.decided.push((i, second, text));
             }
             Op::Flush => {
                 rig.store.flush().await.unwrap();

@@ -100,7 +100,7 @@ function device(data) {
   if (soc) soc.value = data.points.soc_pct ?? 0;
   const held = $("[data-f=held]", card), by = data.controlled_by;
   held.hidden = !by;
-  if (by) put(held, `${by.action.replaceAll("_", " ")} by ${by.source} (${by.rank}) until ${moment(by.ends_at)}`);
+  if (by) put(held, `${by.action.replaceAll("_", " ")} by ${by.source} (${by.rank})${by.ends_at ? ` until ${moment(by.ends_at)}` : ""}`);
   const error = $("[data-f=error]", card);
   error.hidden = !data.error;
   put(error, data.error ?? "");
