@@ -144,7 +144,7 @@ impl Scene<'_> {
             trace.push(intent(i, Standing::Impossible, Some(why.clone())));
         }
         if let Some(winner) = decision.winner {
-            trace.push(intent(winner, Standing::Wins, None));
+            trace.push(intent(winner, Standing::Wins, winner.why.as_deref().map(str::to_owned)));
             for loser in &decision.losers {
                 let why = if winner.rank == loser.rank {
                     format!("{} was accepted later", winner.key)

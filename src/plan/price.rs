@@ -135,10 +135,11 @@ impl PriceCharger {
         self.last = own.power_w.map(|watts| (now, watts.max(0.0)));
         let power = own.power_w.filter(|w| *w >= CHARGES_W);
         match (power, self.charging_since) {
-            (Some(power), Some(since)) if now.since(since) >= SETTLE => {
-                if self.learned_w.is_none_or(|old| (old - power).abs() > old * MARGIN) {
-                    self.learned_w = Some(power);
-                }
+            (Some(power), Some(since))
+                if now.since(since) >= SETTLE
+                    && self.learned_w.is_none_or(|old| (old - power).abs() > old * MARGIN) =>
+            {
+                self.learned_w = Some(power);
             }
             (Some(_), None) => self.charging_since = Some(now),
             (None, _) => self.charging_since = None,
