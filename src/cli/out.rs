@@ -23,6 +23,12 @@ pub(super) fn complain(text: &str) {
     let _lost = writeln!(std::io::stderr().lock(), "{text}").is_err();
 }
 
+/// A line for people beside what is on standard output.
+pub(super) fn note(text: &str) {
+    // Nobody is left to tell when standard error is closed.
+    let _lost = writeln!(std::io::stderr().lock(), "{text}").is_err();
+}
+
 /// Each line with the mark by which systemd knows its priority (sd-daemon(3)).
 fn as_errors(text: &str) -> String {
     text.lines().map(|line| format!("<3>{line}")).collect::<Vec<_>>().join("\n")

@@ -19,7 +19,7 @@ enum What {
     /// All schedules, a line each
     #[command(after_help = "Example:\n  derd schedule list")]
     List,
-    /// One schedule as JSON
+    /// One schedule as JSON, and what it means to do
     #[command(after_help = "Example:\n  derd schedule show night-charge")]
     Show {
         /// Its id
@@ -72,6 +72,10 @@ pub(super) fn schedule(args: &ScheduleArgs) -> Result<(), Failure> {
                 .and_then(|p| p.get("document"))
                 .ok_or_else(|| Failure::Failed(format!("no schedule `{id}`; `derd schedule list` names them")))?;
             out::say(&serde_json::to_string_pretty(document).map_err(Failure::failed)?);
+            // Beside the document, so that the document alone can be kept and imported again.
+            for line in found.map(outlook).unwrap_or_default() {
+                out::note(&line);
+            }
             Ok(())
         }
         What::Import(what) => runtime.block_on(import(what, &args.at)),
@@ -80,6 +84,20 @@ pub(super) fn schedule(args: &ScheduleArgs) -> Result<(), Failure> {
             answer(id, runtime.block_on(client::call(&args.at, Method::DELETE, &path(id), Some(&nothing)))?)
         }
     }
+}
+
+/// What a plan that looks at the house says of itself.
+fn outlook(plan: &Value) -> Vec<String> {
+    let word = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or("-").to_owned();
+    let Some(planned) = plan.get("planned").and_then(Value::as_array) else { return Vec::new() };
+    let mut lines = vec![format!("now: {}: {}", word(plan, "active"), word(plan, "why"))];
+    for slot in planned {
+        let minute = |key: &str| word(slot, key).get(..16).map_or_else(|| "-".to_owned(), |m| format!("{m}Z"));
+        let price =
+            slot.get("price").and_then(Value::as_f64).map_or_else(|| "no price".to_owned(), |p| format!("{p:.4}"));
+        lines.push(format!("{} to {}  {:10} {price}", minute("start"), minute("end"), word(slot, "action")));
+    }
+    lines
 }
 
 pub(super) fn path(id: &str) -> String {

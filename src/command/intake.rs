@@ -123,8 +123,9 @@ impl Desk {
         let msg = match (admitted.what, admitted.device) {
             (What::Intent { action, rank, source }, Some(device)) => {
                 let ends_at = admitted.ends_at;
+                let (accepted, since) = (order, now);
                 let intent =
-                    Intent { key, device, action, rank, source, accepted: order, since: now, ends_at, deadline };
+                    Intent { key, device, action, rank, source, accepted, since, ends_at, deadline, why: None };
                 if admitted.until_unplugged { ControlMsg::Session(intent) } else { ControlMsg::Intent(intent) }
             }
             (What::SiteLimit { side, power_w }, _) => {

@@ -1,7 +1,7 @@
 //! The plan documents in force.
 
 use super::admit::may_control;
-use crate::model::{DeviceId, DeviceSpec, PlanId, SiteSpec, Timestamp, UplinkName};
+use crate::model::{DeviceId, DeviceSpec, PlanId, PlanState, SiteSpec, Timestamp, UplinkName};
 use crate::plan::PlanDoc;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -15,18 +15,20 @@ const MAX_PLANS: usize = 100;
 pub struct PlanSummary {
     /// Its id.
     pub id: PlanId,
-    /// The device it is for.
-    pub device: DeviceId,
-    /// `weekly` or `slots`.
+    /// The device it is for; `None`: a tariff.
+    pub device: Option<DeviceId>,
+    /// `weekly`, `slots`, `tariff`, `solar` or `price`.
     pub kind: &'static str,
     /// Who sent it: an uplink's name or `local`.
     pub source: String,
     /// The document in its normal form.
-    pub json: Value,
+    pub json: Arc<Value>,
     /// When it next wants something else; `None`: never.
     pub next_change: Option<Timestamp>,
     /// The action it wants now, by name; `None`: nothing.
     pub active: Option<String>,
+    /// Why it wants that, and what it means to do, where it is a plan that looks at the house.
+    pub state: Option<Arc<PlanState>>,
 }
 
 /// What to do with a document that came.
@@ -91,7 +93,7 @@ impl Plans {
             Err(reasons) => return Verdict::Refuse(reasons),
         };
         let mut reasons = Vec::new();
-        if let Some(spec) = devices.iter().find(|spec| spec.id == *doc.device()) {
+        if let Some(spec) = devices.iter().find(|spec| Some(&spec.id) == doc.device()) {
             reasons.extend(may_control(spec).err());
         }
         if old.is_none() && self.0.len() >= MAX_PLANS {
@@ -107,19 +109,23 @@ impl Plans {
         Verdict::Save(Arc::new(doc), String::from_utf8_lossy(body).into_owned())
     }
 
-    pub(super) fn summaries(&self, now: Timestamp) -> Vec<PlanSummary> {
-        self.0
-            .values()
-            .map(|entry| PlanSummary {
+    /// `states`: of those that look at the house, as control tells them.
+    pub(super) fn summaries(&self, now: Timestamp, states: &BTreeMap<PlanId, Arc<PlanState>>) -> Vec<PlanSummary> {
+        let summary = |entry: &Entry| {
+            let state = states.get(entry.doc.id()).cloned();
+            let wanted = entry.doc.at(now).map(|wanted| wanted.action.name());
+            PlanSummary {
                 id: entry.doc.id().clone(),
-                device: entry.doc.device().clone(),
+                device: entry.doc.device().cloned(),
                 kind: entry.doc.kind(),
                 source: entry.source.to_string(),
-                json: Value::clone(&entry.json),
-                next_change: entry.doc.next_change(now),
-                active: entry.doc.at(now).map(|wanted| wanted.action.name().to_owned()),
-            })
-            .collect()
+                json: Arc::clone(&entry.json),
+                next_change: state.as_ref().map_or_else(|| entry.doc.next_change(now), |s| s.next_change),
+                active: state.as_ref().map_or(wanted, |s| s.action).map(str::to_owned),
+                state,
+            }
+        };
+        self.0.values().map(summary).collect()
     }
 }
 

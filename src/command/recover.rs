@@ -126,6 +126,7 @@ fn one_command(
             since: command.accepted_at,
             ends_at: command.ends_at,
             deadline,
+            why: None,
         }),
         (What::SiteLimit { side, power_w }, _) => {
             found.site_limits.push(SiteLimit { key, side, power_w, ends_at: command.ends_at, deadline });

@@ -6,7 +6,8 @@ use super::plans::{PlanSummary, Plans, Verdict, answer};
 use super::{CommandHandle, INBOX, RawCommand, RawPlan, Recovered, Tracked, recover};
 use crate::control::{ControlHandle, ControlMsg};
 use crate::model::{
-    DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, OwnerWord, SiteSpec, UplinkName,
+    DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, OwnerWord, PlanId, PlanState, SiteSpec,
+    UplinkName,
 };
 use crate::runtime::{Clock, Exit, Shutdown};
 use crate::store::{OpenCommand, StoreHandle, StoredPlan};
@@ -19,6 +20,8 @@ use tokio::sync::{mpsc, watch};
 const RECENT: usize = 256;
 /// How often what depends on time alone is looked at again.
 const TURN: Duration = Duration::from_secs(60);
+/// How often it is seen whether plans that look at the house changed their minds.
+const LOOK: Duration = Duration::from_secs(2);
 /// How often control is asked again to take what it must take.
 const OWED_PAUSE: Duration = Duration::from_secs(1);
 /// How long the disk gets at the end.
@@ -55,6 +58,8 @@ pub struct CommandTask {
     updates: mpsc::Receiver<IntentUpdate>,
     asks: mpsc::Receiver<OwnerAsk>,
     summaries: watch::Sender<Arc<Vec<PlanSummary>>>,
+    /// How the plans that look at the house stood when that was last told.
+    told_states: BTreeMap<PlanId, Arc<PlanState>>,
     desk: Desk,
 }
 
@@ -101,7 +106,8 @@ pub fn create(parts: CommandParts) -> (CommandHandle, CommandTask) {
     let found = recover(&parts.open, &parts.plans, &parts.devices, &parts.site, &parts.owner, &parts.clock);
     let mut jobs = Jobs::new(parts.store.clone());
     let (plans, book) = take_up(found, &mut jobs, &parts.plans);
-    let (summaries, summaries_rx) = watch::channel(Arc::new(plans.summaries(parts.clock.now())));
+    let states = parts.control.status().borrow().plans.clone();
+    let (summaries, summaries_rx) = watch::channel(Arc::new(plans.summaries(parts.clock.now(), &states)));
     let owner = Owner::new(&parts.owner, &parts.clock);
     let desk = Desk {
         devices: parts.devices,
@@ -119,7 +125,8 @@ pub fn create(parts: CommandParts) -> (CommandHandle, CommandTask) {
         retained_told: None,
         disk_fault: false,
     };
-    let task = CommandTask { commands, documents, updates: parts.updates, asks, summaries, desk };
+    let told_states = BTreeMap::new();
+    let task = CommandTask { commands, documents, updates: parts.updates, asks, summaries, told_states, desk };
     (CommandHandle { commands: commands_tx, plans: plans_tx, asks: asks_tx, summaries: summaries_rx }, task)
 }
 
@@ -147,6 +154,7 @@ impl CommandTask {
     /// Run until shutdown. What waits for the disk then gets 3 s.
     pub async fn run(mut self, mut shutdown: Shutdown) -> Exit {
         let mut turn = tokio::time::interval(TURN);
+        let mut look = tokio::time::interval(LOOK);
         let exit = loop {
             let owes = !self.desk.owed.is_empty();
             let takes_plans = !self.desk.plan_in_work;
@@ -177,6 +185,9 @@ impl CommandTask {
                 () = tokio::time::sleep(pause_left.unwrap_or(TURN)), if pause_left.is_some() => {
                     self.desk.owner_turn().await;
                 }
+                _ = look.tick() => if self.told_states != self.desk.control.status().borrow().plans {
+                    self.publish();
+                },
                 () = tokio::time::sleep(OWED_PAUSE), if owes => self.desk.pay().await,
             }
         };
@@ -193,8 +204,9 @@ impl CommandTask {
         exit
     }
 
-    fn publish(&self) {
-        let new = self.desk.plans.summaries(self.desk.clock.now());
+    fn publish(&mut self) {
+        self.told_states = self.desk.control.status().borrow().plans.clone();
+        let new = self.desk.plans.summaries(self.desk.clock.now(), &self.told_states);
         self.summaries.send_if_modified(|old| {
             let is_new = **old != new;
             if is_new {

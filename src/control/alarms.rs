@@ -19,7 +19,7 @@ struct Alarm {
 
 /// All alarms of control.
 #[derive(Debug)]
-pub(crate) struct Alarms([Alarm; 4]);
+pub(crate) struct Alarms([Alarm; 5]);
 
 /// Which alarm.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,7 @@ pub(crate) enum Cause {
     ImportLimit,
     ExportLimit,
     PlanBlockedClock,
+    PriceMissing,
 }
 
 impl Default for Alarms {
@@ -61,6 +62,13 @@ impl Default for Alarms {
                 "Schedules and plans wait until the clock can be trusted.",
                 "The clock can be trusted: schedules and plans go on.",
                 Duration::ZERO,
+            ),
+            alarm(
+                "price_missing",
+                Severity::Warning,
+                "A plan has no price for this time: its tariff is not there or has run out. It does what it was told for that.",
+                "The plans have prices again.",
+                QUIET,
             ),
         ])
     }

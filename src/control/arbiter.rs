@@ -288,7 +288,7 @@ fn want(unit: &Unit, action: &Action) -> Result<(Want, Vec<Step>), String> {
             Want::Power { watts: power_limit(unit, rated * pct / 100.0, &mut steps) }
         }
         Action::Start => Want::Amps { amps: charger_max(unit) },
-        Action::SetMaxCurrent { current_a } => {
+        Action::SetMaxCurrent { current_a, .. } => {
             let mut amps = *current_a;
             clip(&mut amps, charger_max(unit), ("max_current_a", AMPS), charger_why(unit), &mut steps);
             Want::Amps { amps }
@@ -352,7 +352,7 @@ fn finish(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>) -> Option<Ho
         Want::Amps { amps } if amps <= 0.0 => Demand::ChargerOff,
         // Nobody asked for a charge: only a limit. `auto` asks for none either.
         Want::Amps { amps } if draft.intent.is_none_or(|i| i.action == Action::Auto) => Demand::ChargerLimit { amps },
-        Want::Amps { amps } => Demand::ChargerCurrent { amps },
+        Want::Amps { amps } => Demand::ChargerCurrent { amps, phases: phases(unit, draft) },
         Want::Off => Demand::ChargerOff,
     };
     let on_end = on_end(q.site, unit, demand);
@@ -374,7 +374,7 @@ fn finish(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>) -> Option<Ho
             rank: Rank::Default,
             source: "site limit".to_owned(),
             asked: match demand {
-                Demand::ChargerLimit { amps } => Action::SetMaxCurrent { current_a: amps },
+                Demand::ChargerLimit { amps } => Action::SetMaxCurrent { current_a: amps, phases: None },
                 Demand::PowerLimit { watts } => Action::SetPowerLimit { power_w: watts },
                 _ => Action::Stop,
             },
@@ -384,6 +384,14 @@ fn finish(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>) -> Option<Ho
             applied: Applied { params: Params::new(), limited_by },
         }),
         (None, None) => None,
+    }
+}
+
+/// The phases that were asked for, where the charger can switch them.
+fn phases(unit: &Unit, draft: &Draft<'_>) -> Option<u8> {
+    match draft.intent.map(|i| &i.action) {
+        Some(Action::SetMaxCurrent { phases, .. }) if unit.caps.phase_switch => *phases,
+        _ => None,
     }
 }
 
@@ -402,7 +410,7 @@ pub(super) fn pause_below_min(unit: &Unit, amps: f64, steps: &mut Vec<Step>) -> 
 fn on_end(site: &SiteSpec, unit: &Unit, demand: Demand) -> Demand {
     match (unit.spec.kind, demand) {
         (DeviceKind::Charger, Demand::ChargerOff) if site.main_fuse_a.is_some() => Demand::ChargerOff,
-        (DeviceKind::Charger, Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps })
+        (DeviceKind::Charger, Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps })
             if site.main_fuse_a.is_some() =>
         {
             match unit.spec.control.charger_fallback() {
@@ -448,7 +456,10 @@ fn applied(q: &Question<'_, '_>, unit: &Unit, asked: &Action, demand: Demand, by
             put("pct", unit.caps.rated_w.filter(|r| *r > 0.0).map(|r| watts / r * 100.0));
         }
         (Action::SetPowerLimit { .. }, Demand::PowerLimit { watts }) => put("power_w", Some(watts)),
-        (Action::Start | Action::SetMaxCurrent { .. }, Demand::ChargerCurrent { amps }) => put("current_a", Some(amps)),
+        (Action::Start | Action::SetMaxCurrent { .. }, Demand::ChargerCurrent { amps, phases }) => {
+            put("current_a", Some(amps));
+            put("phases", phases.map(f64::from));
+        }
         (Action::Start | Action::SetMaxCurrent { .. }, Demand::ChargerOff) => put("current_a", Some(0.0)),
         _ => {}
     }

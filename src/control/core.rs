@@ -5,7 +5,7 @@ use super::alarms::{Alarms, Cause};
 use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, LONGEST_LEASE, Memory, Question, decide};
 use super::claims::{Claims, is_standing};
 use super::limits::{Bounds, EXPORT, IMPORT};
-use super::plans::Plans;
+use super::plans::{Cycle, Plans};
 use super::remote::Remote;
 use super::say::{Scene, Stance};
 use super::session::{Sessions, UNPLUGGED};
@@ -214,7 +214,10 @@ impl Core {
     pub(crate) fn cycle(&mut self, now: Now) -> Vec<Effect> {
         self.claims.end(now.mono, now.wall, &mut self.pending, |i| i.deadline <= now.mono);
         self.end_site_limits(now, |l| l.deadline <= now.mono);
-        let mut intents = self.plans.intents(now.mono, now.wall, now.clock);
+        let samples: Vec<_> = self.desks.iter().map(|d| d.sample.clone()).collect();
+        let view = View::new(&self.units, &samples, self.site.phases, now.mono);
+        let Now { mono, wall, clock } = now;
+        let mut intents = self.plans.intents(Cycle { mono, wall, clock, view: &view, phases: self.site.phases });
         intents.extend(self.claims.intents().cloned());
         self.remote.turn(now.mono);
         let held_back = self.remote.hold_back(&mut intents);
@@ -222,8 +225,6 @@ impl Core {
         let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| is_standing(&i.action));
 
         let bounds = Bounds::new(&self.site, &self.site_limits);
-        let samples: Vec<_> = self.desks.iter().map(|d| d.sample.clone()).collect();
-        let view = View::new(&self.units, &samples, self.site.phases, now.mono);
         let question =
             Question { view: &view, intents: &held, site: &self.site, bounds, now: now.mono, wall: now.wall };
         let mut decisions = decide(&question, &mut self.memory);
@@ -307,8 +308,9 @@ impl Core {
         self.sessions.keep(|key| self.claims.runs(key));
         effects.extend(self.pending.drain(..).map(Effect::Update));
         effects.extend(self.untold.drain(..).map(Effect::Event));
-        let (remote, cycles) = (self.remote.status(), self.status.cycles.wrapping_add(1));
-        self.status = ControlStatus { holders, decided: live, load_w, grid_w, remote, cycles };
+        let (remote, plans) = (self.remote.status(), self.plans.states().clone());
+        let cycles = self.status.cycles.wrapping_add(1);
+        self.status = ControlStatus { holders, plans, decided: live, load_w, grid_w, remote, cycles };
         effects
     }
 
@@ -375,6 +377,7 @@ impl Core {
             (Cause::ImportLimit, limits.contains(&IMPORT), None),
             (Cause::ExportLimit, limits.contains(&EXPORT), None),
             (Cause::PlanBlockedClock, is_blocked, None),
+            (Cause::PriceMissing, self.plans.is_price_missing(), None),
         ];
         for (cause, is_on, device) in causes {
             effects.extend(self.alarms.set(cause, is_on, device, now.mono, now.wall).map(Effect::Event));
@@ -488,8 +491,10 @@ pub(super) fn is_other(old: Demand, new: Demand) -> bool {
             x != y || watts(a, b)
         }
         (Demand::PowerLimit { watts: a }, Demand::PowerLimit { watts: b }) => watts(a, b),
-        (Demand::ChargerCurrent { amps: a }, Demand::ChargerCurrent { amps: b })
-        | (Demand::ChargerLimit { amps: a }, Demand::ChargerLimit { amps: b }) => (a - b).abs() >= 0.1,
+        (Demand::ChargerCurrent { amps: a, phases: x }, Demand::ChargerCurrent { amps: b, phases: y }) => {
+            x != y || (a - b).abs() >= 0.1
+        }
+        (Demand::ChargerLimit { amps: a }, Demand::ChargerLimit { amps: b }) => (a - b).abs() >= 0.1,
         (old, new) => old != new,
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn shows(demand: Demand, sample: &Sample) -> bool {
         }
         Demand::PowerLimit { watts } => power <= watts * 1.02 + 50.0,
         Demand::ChargerOff => power < 50.0,
-        Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps } => {
+        Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps } => {
             let currents = [&Point::CurrentL1A, &Point::CurrentL2A, &Point::CurrentL3A].map(|p| sample.num(p));
             // Without currents: three phases at most carry the power.
             let largest = currents.into_iter().flatten().reduce(f64::max).unwrap_or(power / (3.0 * NOMINAL_V));

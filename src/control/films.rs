@@ -221,6 +221,7 @@ impl<'a> Film<'a> {
                 rated_w: line.num("rated"),
                 min_current_a: line.num("min_a"),
                 max_current_a: line.num("can_a"),
+                phase_switch: line.has("phases"),
                 ..Capabilities::default()
             },
         ));
@@ -298,6 +299,7 @@ impl<'a> Film<'a> {
                     since: self.now().wall,
                     ends_at,
                     deadline,
+                    why: None,
                 }))
             }
             "plan" => {
@@ -522,7 +524,8 @@ fn demand_text(demand: Demand) -> String {
         Demand::BatteryPower { watts, .. } => format!("power {}", number(watts)),
         Demand::Reserve { pct } => format!("reserve {}", number(pct)),
         Demand::PowerLimit { watts } => format!("limit {}", number(watts)),
-        Demand::ChargerCurrent { amps } => format!("amps {}", number(amps)),
+        Demand::ChargerCurrent { amps, phases: None } => format!("amps {}", number(amps)),
+        Demand::ChargerCurrent { amps, phases: Some(phases) } => format!("amps {} on {phases}", number(amps)),
         Demand::ChargerLimit { amps } => format!("most {}", number(amps)),
         Demand::ChargerOff => "off".into(),
     }

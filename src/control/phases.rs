@@ -132,9 +132,8 @@ mod tests {
                 let seen = Seen {
                     fresh: Freshness::Fresh,
                     power_w: Some(amps * 230.0),
-                    soc_pct: None,
                     phase_a: [Some(*amps), Some(0.0), Some(0.0)],
-                    is_unplugged: false,
+                    ..Seen::NEVER
                 };
                 phases.follow(&seen, Some(*grid), Mono::from_ms(now));
             }

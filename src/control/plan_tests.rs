@@ -167,7 +167,7 @@ fn plans_go_on_for_weeks_without_a_network_and_over_restarts() {
         let days = u32::try_from(since.as_secs() / day.as_secs()).unwrap();
         let is_slot = days % 2 == 1 && (since - day * days) < quarter * 8;
         let wants =
-            if is_slot { Demand::ChargerCurrent { amps: f64::from(10 + (days / 2) % 5) } } else { Demand::ChargerOff };
+            if is_slot { Demand::ChargerCurrent { amps: f64::from(10 + (days / 2) % 5), phases: None } } else { Demand::ChargerOff };
         assert_eq!(home.held[CAR], Some(wants), "{wall}");
         clock.advance(quarter);
     }
@@ -286,6 +286,7 @@ proptest! {
                     since: now.wall,
                     ends_at: now.wall.plus(lasts),
                     deadline: now.mono.plus(lasts),
+                    why: None,
                 };
                 // The one before it is superseded.
                 commands.insert(id, (intent.deadline, false));

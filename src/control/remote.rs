@@ -104,6 +104,7 @@ mod tests {
             since: Timestamp::from_ms(0),
             ends_at: Timestamp::from_ms(0),
             deadline: Mono::from_ms(0),
+            why: None,
         }
     }
 

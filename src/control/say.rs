@@ -154,7 +154,7 @@ impl Scene<'_> {
             trace.push(intent(i, Standing::Impossible, Some(why.clone())));
         }
         if let Some(winner) = decision.winner {
-            trace.push(intent(winner, Standing::Wins, None));
+            trace.push(intent(winner, Standing::Wins, winner.why.as_deref().map(str::to_owned)));
             for loser in &decision.losers {
                 let why = if winner.rank == loser.rank {
                     format!("{} was accepted later", winner.key)
@@ -403,7 +403,7 @@ fn does(demand: Demand, is_sure: bool) -> String {
         Demand::BatteryPower { .. } => (["is held", "shall be held"], "at 0 W".to_owned()),
         Demand::Reserve { pct } => (["keeps", "shall keep"], format!("a reserve of {} %", plain(pct))),
         Demand::PowerLimit { watts } => (["produces", "shall produce"], format!("at most {}", amount(watts, "W"))),
-        Demand::ChargerCurrent { amps } => {
+        Demand::ChargerCurrent { amps, .. } => {
             (["may charge", "may charge"], format!("with at most {}", amount(amps, AMPS)))
         }
         Demand::ChargerLimit { amps } => (["takes", "shall take"], format!("at most {}", amount(amps, AMPS))),
@@ -440,7 +440,7 @@ fn asked_for(asked: &Action, demand: Demand, is_clipped: bool) -> String {
         (Action::SetExportLimit { power_w }, _) => format!("at most {} into the grid", amount(*power_w, "W")),
         (Action::SetPowerLimit { power_w }, _) if is_clipped => format!("at most {}", amount(*power_w, "W")),
         (Action::SetPowerLimitPct { pct }, _) => format!("at most {} %", plain(*pct)),
-        (Action::SetMaxCurrent { current_a }, _) if is_clipped => amount(*current_a, AMPS),
+        (Action::SetMaxCurrent { current_a, .. }, _) if is_clipped => amount(*current_a, AMPS),
         (Action::Start, Demand::ChargerOff) => "a charge".to_owned(),
         (Action::Start, _) if is_clipped => "all it can".to_owned(),
         _ => it(),

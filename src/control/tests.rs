@@ -9,7 +9,8 @@ use super::{ControlBusy, ControlHandle, ControlMsg, ControlParts, ControlledDevi
 use crate::model::{
     Action, Applied, BootId, Capabilities, ClockState, ControlSettings, Coupling, Decided, Demand, DeviceKind,
     DeviceLimits, DeviceSpec, DeviceState, DeviceStatus, Intent, IntentKey, IntentUpdate, Mono, Order, Outcome, Params,
-    Point, Progress, Rank, RemoteControl, Role, Sample, SiteSpec, Standing, StoreStatus, Timestamp, TraceStep, UplinkName, Value,
+    Point, Progress, Rank, RemoteControl, Role, Sample, SiteSpec, Standing, StoreStatus, Timestamp, TraceStep,
+    UplinkName, Value,
 };
 use crate::runtime::{Clock, Exit, ShutdownSwitch};
 use crate::store::StoreHandle;
@@ -106,7 +107,7 @@ fn some_action(kind: DeviceKind) -> BoxedStrategy<Action> {
             Just(Action::Start),
             Just(Action::Stop),
             Just(Action::Auto),
-            (0.0..40.0).prop_map(|a| Action::SetMaxCurrent { current_a: a }),
+            (0.0..40.0).prop_map(|a| Action::SetMaxCurrent { current_a: a, phases: None }),
         ]
         .boxed(),
         _ => prop_oneof![
@@ -149,6 +150,7 @@ fn intent(id: &str, action: Action, rank: Rank, accepted: u64) -> Intent {
         since: WALL,
         ends_at: WALL.plus(Duration::from_secs(60)),
         deadline: NOW.plus(Duration::from_secs(60)),
+        why: None,
     }
 }
 
@@ -244,7 +246,7 @@ pub(super) fn truth(decided: &Decided) -> Result<(), String> {
         let is = match decided.demand {
             Some(Demand::BatteryPower { watts, .. }) => watts.abs(),
             Some(Demand::PowerLimit { watts }) => watts,
-            Some(Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps }) => amps,
+            Some(Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps }) => amps,
             Some(Demand::ChargerOff) => 0.0,
             _ => f64::NAN,
         };
@@ -327,7 +329,7 @@ proptest! {
                 (DeviceKind::Charger, demand) => {
                     own += seen.power_w.unwrap_or(0.0);
                     let amps = match demand {
-                        Some(Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps }) => amps,
+                        Some(Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps }) => amps,
                         Some(Demand::ChargerOff) => 0.0,
                         // Left alone: it may take all it can, whatever the installer allows derd to tell it.
                         _ => charger_own_max(unit),

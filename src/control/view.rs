@@ -50,11 +50,25 @@ pub(crate) struct Seen {
     pub(crate) phase_a: [Option<f64>; 3],
     /// No car is at the charger.
     pub(crate) is_unplugged: bool,
+    /// Is a car at the charger; `None`: it does not say.
+    pub(crate) is_plugged: Option<bool>,
+    /// Energy since the car came, Wh.
+    pub(crate) session_wh: Option<f64>,
+    /// Energy in the charger's life, Wh.
+    pub(crate) delivered_wh: Option<f64>,
 }
 
 impl Seen {
-    pub(crate) const NEVER: Self =
-        Self { fresh: Freshness::Never, power_w: None, soc_pct: None, phase_a: [None; 3], is_unplugged: false };
+    pub(crate) const NEVER: Self = Self {
+        fresh: Freshness::Never,
+        power_w: None,
+        soc_pct: None,
+        phase_a: [None; 3],
+        is_unplugged: false,
+        is_plugged: None,
+        session_wh: None,
+        delivered_wh: None,
+    };
 
     fn of(unit: &Unit, sample: Option<&Sample>, now: Mono) -> Self {
         let Some(sample) = sample else { return Self::NEVER };
@@ -71,6 +85,13 @@ impl Seen {
                 phase(sample, &Point::PowerL3W, &Point::VoltageL3V, &Point::CurrentL3A),
             ],
             is_unplugged: sample.text(&Point::State) == Some("unplugged"),
+            is_plugged: match sample.text(&Point::State) {
+                Some("unplugged") => Some(false),
+                Some("plugged" | "charging" | "stopped") => Some(true),
+                _ => None,
+            },
+            session_wh: sample.num(&Point::SessionEnergyWh),
+            delivered_wh: sample.num(&Point::EnergyDeliveredWh),
         }
     }
 }

@@ -342,8 +342,8 @@ fn is_tighter(held: Option<Demand>, to: &Demand) -> bool {
         (_, Demand::BatteryPower { watts, .. }) if *watts == 0.0 => true,
         (Some(Demand::PowerLimit { watts: from }), Demand::PowerLimit { watts: to }) => *to <= from,
         (
-            Some(Demand::ChargerCurrent { amps: from } | Demand::ChargerLimit { amps: from }),
-            Demand::ChargerCurrent { amps: to } | Demand::ChargerLimit { amps: to },
+            Some(Demand::ChargerCurrent { amps: from, .. } | Demand::ChargerLimit { amps: from }),
+            Demand::ChargerCurrent { amps: to, .. } | Demand::ChargerLimit { amps: to },
         ) => *to <= from,
         (Some(Demand::BatteryPower { watts: from, .. }), Demand::BatteryPower { watts: to, .. }) => {
             from.signum() == to.signum() && to.abs() <= from.abs()

@@ -352,7 +352,7 @@ async fn sleep_for(seconds: u64) {
 
 fn demand(kind: Kind) -> Demand {
     match kind {
-        Kind::Charger => Demand::ChargerCurrent { amps: 10.0 },
+        Kind::Charger => Demand::ChargerCurrent { amps: 10.0, phases: None },
         Kind::Inverter => Demand::PowerLimit { watts: 2000.0 },
         _ => Demand::BatteryPower { watts: -2500.0, grid: true },
     }

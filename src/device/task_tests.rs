@@ -20,8 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(300);
-const TEN: Demand = Demand::ChargerCurrent { amps: 10.0 };
-const SIX: Demand = Demand::ChargerCurrent { amps: 6.0 };
+const TEN: Demand = Demand::ChargerCurrent { amps: 10.0, phases: None };
+const SIX: Demand = Demand::ChargerCurrent { amps: 6.0, phases: None };
 
 /// What the test sees and sets of the charger and the store.
 #[derive(Default)]
@@ -236,7 +236,7 @@ async fn an_order_is_journalled_written_proven_and_given_back() {
     rig.device.order(hold(TEN, SIX, "fuse", 10_000));
     assert_eq!(rig.outcome().await, (cause("fuse"), Stage::Written, 0));
     assert_eq!(rig.outcome().await, (cause("fuse"), Stage::Verified, 1));
-    assert_eq!(rig.log(), ["held ChargerCurrent { amps: 10.0 }", "set amp=10 frc=2"], "journal first");
+    assert_eq!(rig.log(), ["held ChargerCurrent { amps: 10.0, phases: None }", "set amp=10 frc=2"], "journal first");
     rig.device.order(hold(TEN, SIX, "fuse", 20_000));
     for _ in 0..200 {
         rig.sample().await;

@@ -462,7 +462,8 @@ fn what_is_held_is_looked_at_as_long_as_it_is_held() {
 /// The owner's app raises the current that protects the fuse, again and again.
 #[test]
 fn what_protects_is_looked_at_often_and_written_again_always() {
-    let (ten, six) = (Demand::ChargerCurrent { amps: 10.0 }, Demand::ChargerCurrent { amps: 6.0 });
+    let (ten, six) =
+        (Demand::ChargerCurrent { amps: 10.0, phases: None }, Demand::ChargerCurrent { amps: 6.0, phases: None });
     let mut film = Film::new(spec(DeviceKind::Charger), None).found(0.0);
     film.keeper.set_order(hold(ten, six, "fuse", 100_000));
     film.write(0.0, ten);
@@ -485,8 +486,8 @@ fn what_protects_is_looked_at_often_and_written_again_always() {
 
 #[test]
 fn on_stop_only_the_way_back() {
-    let tight = Demand::ChargerCurrent { amps: 6.0 };
-    let full = Demand::ChargerCurrent { amps: 16.0 };
+    let tight = Demand::ChargerCurrent { amps: 6.0, phases: None };
+    let full = Demand::ChargerCurrent { amps: 16.0, phases: None };
     let mut film = Film::new(spec(DeviceKind::Charger), None).found(0.0);
     film.keeper.set_order(hold(full, tight, "fuse", 100));
     film.write(0.0, full);

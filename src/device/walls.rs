@@ -29,7 +29,7 @@ pub(super) fn refusal(spec: &DeviceSpec, demand: &Demand, failsafe: Option<FailS
         },
         match demand {
             Demand::Reserve { pct } => *pct,
-            Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps } => *amps,
+            Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps } => *amps,
             _ => 0.0,
         },
     ];
@@ -59,7 +59,7 @@ pub(super) fn refusal(spec: &DeviceSpec, demand: &Demand, failsafe: Option<FailS
             }
             beyond("a limit of", *watts, limits.max_power_w, "max_power_w", "W")
         }
-        Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps } => {
+        Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps } => {
             beyond("a current of", *amps, limits.max_current_a, "max_current_a", "A")
         }
         Demand::Reserve { pct } => (!(0.0..=100.0).contains(pct)).then(|| format!("a reserve of {pct} %")),

@@ -71,7 +71,7 @@ impl Will {
     pub fn end_in_words(&self) -> String {
         match self.on_end {
             Demand::Release => "back to its baseline".to_owned(),
-            Demand::ChargerLimit { amps } | Demand::ChargerCurrent { amps } => format!("down to {amps} A"),
+            Demand::ChargerLimit { amps } | Demand::ChargerCurrent { amps, .. } => format!("down to {amps} A"),
             Demand::ChargerOff => "to a pause".to_owned(),
             Demand::PowerLimit { watts } => format!("down to {watts:.0} W"),
             Demand::BatteryPower { watts, .. } => format!("to {watts:.0} W"),

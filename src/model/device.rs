@@ -115,6 +115,8 @@ pub struct Capabilities {
     pub min_current_a: Option<f64>,
     /// Largest settable current of a charger, A.
     pub max_current_a: Option<f64>,
+    /// Can the charger be told to use one phase or three.
+    pub phase_switch: bool,
     /// An inverter's power limit that its installer set, W: never exceeded, whoever asks.
     pub baseline_w: Option<f64>,
     /// What the device does when nobody refreshes its setpoint.

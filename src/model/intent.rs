@@ -3,6 +3,7 @@
 use super::device::words;
 use super::{CommandId, DeviceId, Mono, PlanId, Timestamp, UplinkName};
 use std::fmt;
+use std::sync::Arc;
 
 words! {
     /// Who wins on a device: the later in this list, the higher.
@@ -100,6 +101,8 @@ pub enum Action {
     SetMaxCurrent {
         /// A; below the charger's minimum it pauses.
         current_a: f64,
+        /// On one phase or on three, where the charger can switch; `None`: as the installer set it.
+        phases: Option<u8>,
     },
 }
 
@@ -172,6 +175,8 @@ pub struct Intent {
     pub ends_at: Timestamp,
     /// When it ends on the monotonic clock: what counts while the process lives.
     pub deadline: Mono,
+    /// Why it wants that, in words, where it is a plan that looks at the house.
+    pub why: Option<Arc<str>>,
 }
 
 words! {

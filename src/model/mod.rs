@@ -40,6 +40,8 @@ pub use owner::{OptOut, OwnerWord, Pause, RemoteControl};
 pub use point::{Field, NullReason, Point, Value};
 pub use sample::{BootId, RowNo, Sample, Stored};
 pub use setpoint::{Demand, Held, LeaseEnd, Order, Setpoint};
-pub use status::{ControlStatus, ControlledBy, DeviceStatus, Health, StoreStatus, UplinkMode, UplinkStatus};
+pub use status::{
+    ControlStatus, ControlledBy, DeviceStatus, Health, PlanState, PlannedSlot, StoreStatus, UplinkMode, UplinkStatus,
+};
 pub use time::{ClockState, Mono, Timestamp};
 pub use wear::{BaselineReport, Drift, Wear, WriteClass};

@@ -28,6 +28,8 @@ pub enum Demand {
     ChargerCurrent {
         /// A, at least the charger's minimum.
         amps: f64,
+        /// On one phase or on three, where the charger can switch; `None`: as the installer set it.
+        phases: Option<u8>,
     },
     /// At most this current of a charger per phase, A; whether it charges is left to itself. Protection is a limit, never a
     /// reason to start charging.

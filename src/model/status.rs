@@ -2,8 +2,8 @@
 
 use super::device::words;
 use super::{
-    BaselineReport, Capabilities, Decided, DeviceId, DeviceInfo, DeviceState, Rank, RemoteControl, Sample, Timestamp,
-    UplinkName, Wear,
+    BaselineReport, Capabilities, Decided, DeviceId, DeviceInfo, DeviceState, PlanId, Rank, RemoteControl, Sample,
+    Timestamp, UplinkName, Wear,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,11 +63,39 @@ pub struct ControlledBy {
     pub ends_at: Option<Timestamp>,
 }
 
+/// A piece of time in which a plan means to do something.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PlannedSlot {
+    /// From.
+    pub start: Timestamp,
+    /// Until, exclusive.
+    pub end: Timestamp,
+    /// The action, by name.
+    pub action: &'static str,
+    /// The price then, per kWh; `None`: not known.
+    pub price: Option<f64>,
+}
+
+/// How a plan that looks at the house stands.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PlanState {
+    /// The action it wants now, by name; `None`: nothing.
+    pub action: Option<&'static str>,
+    /// Why, in words.
+    pub why: Option<Arc<str>>,
+    /// When it next wants something else, as far as known now.
+    pub next_change: Option<Timestamp>,
+    /// What it means to do, in order of time.
+    pub planned: Arc<[PlannedSlot]>,
+}
+
 /// Control's own word.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ControlStatus {
     /// Who holds which device; absent: nobody.
     pub holders: BTreeMap<DeviceId, ControlledBy>,
+    /// The plans that look at the house, and how each stands.
+    pub plans: BTreeMap<PlanId, Arc<PlanState>>,
     /// The decision on each device, with what led to it.
     pub decided: BTreeMap<DeviceId, Arc<Decided>>,
     /// Load of the site, W; `None` when any part is null or stale.

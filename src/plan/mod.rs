@@ -11,15 +11,35 @@
 //!
 //! Where rules overlap the first listed wins; where slots overlap the one that starts later.
 
+//!
+//! A `tariff` document holds prices over time and is for no device. `solar` and `price` documents look at the house (and
+//! at a tariff) before they want something: each is a [`Strategy`], asked by control in every cycle.
+
+mod cheapest;
 mod nearest;
 mod parse;
+mod price;
+#[cfg(test)]
+mod price_tests;
 mod slots;
+mod solar;
+#[cfg(test)]
+mod solar_tests;
+mod spread;
+mod strategy;
+mod tariff;
+#[cfg(test)]
+mod tariff_tests;
 #[cfg(test)]
 mod tests;
 mod weekly;
 
+pub use strategy::{Batteries, Forecast, Moment, Outlook, OwnState, Strategy, Tariffs, Wish};
+pub use tariff::{Price, Span, Tariff};
+
 use crate::model::{Action, DeviceId, DeviceKind, PlanId, Rank, Timestamp};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Largest document, bytes: what the MQTT uplink takes and the local API allows.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -28,11 +48,11 @@ pub const MAX_RULES: usize = 1_000;
 /// Most slots in a `slots` document.
 pub const MAX_SLOTS: usize = 10_000;
 
-/// A checked schedule (`weekly`) or plan (`slots`) document.
+/// A checked schedule, plan or tariff document.
 #[derive(Debug, Clone)]
 pub struct PlanDoc {
     id: PlanId,
-    device: DeviceId,
+    device: Option<DeviceId>,
     timeline: Timeline,
     /// A rank lower than the kind's own, where the document asked for one.
     lowered: Option<Rank>,
@@ -44,6 +64,16 @@ pub struct PlanDoc {
 enum Timeline {
     Weekly(weekly::Weekly),
     Slots(slots::Slots),
+    Tariff(Arc<Tariff>),
+    Smart(Smart),
+}
+
+/// A document that looks at the house.
+#[derive(Debug, Clone)]
+enum Smart {
+    Solar(solar::SolarCharge),
+    Charge(price::PriceCharge),
+    Trade(spread::PriceTrade),
 }
 
 /// What a document wants at one instant.
@@ -78,22 +108,45 @@ impl PlanDoc {
         &self.id
     }
 
-    /// The device it is for.
+    /// The device it is for; `None`: a tariff.
     #[must_use]
-    pub const fn device(&self) -> &DeviceId {
-        &self.device
+    pub const fn device(&self) -> Option<&DeviceId> {
+        self.device.as_ref()
     }
 
-    /// `weekly` or `slots`.
+    /// The tariff, where it is one.
+    #[must_use]
+    pub const fn tariff(&self) -> Option<&Arc<Tariff>> {
+        match &self.timeline {
+            Timeline::Tariff(tariff) => Some(tariff),
+            _ => None,
+        }
+    }
+
+    /// A document that looks at the house, at its begin; `None` for one that goes by the clock alone.
+    #[must_use]
+    pub fn strategy(&self) -> Option<Box<dyn Strategy>> {
+        match &self.timeline {
+            Timeline::Smart(Smart::Solar(spec)) => Some(Box::new(solar::Solar::new(spec.clone()))),
+            Timeline::Smart(Smart::Charge(spec)) => Some(Box::new(price::PriceCharger::new(spec.clone()))),
+            Timeline::Smart(Smart::Trade(spec)) => Some(Box::new(spread::PriceBattery::new(spec.clone()))),
+            _ => None,
+        }
+    }
+
+    /// `weekly`, `slots`, `tariff`, `solar` or `price`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self.timeline {
             Timeline::Weekly(_) => "weekly",
             Timeline::Slots(_) => "slots",
+            Timeline::Tariff(_) => "tariff",
+            Timeline::Smart(Smart::Solar(_)) => "solar",
+            Timeline::Smart(_) => "price",
         }
     }
 
-    /// How strong it is: a `weekly` document ranks [`Rank::Schedule`], `slots` ranks [`Rank::Plan`], unless it asks for
+    /// How strong it is: a `weekly` document ranks [`Rank::Schedule`], the others rank [`Rank::Plan`], unless it asks for
     /// less.
     #[must_use]
     pub const fn rank(&self) -> Rank {
@@ -102,25 +155,29 @@ impl PlanDoc {
         }
         match self.timeline {
             Timeline::Weekly(_) => Rank::Schedule,
-            Timeline::Slots(_) => Rank::Plan,
+            _ => Rank::Plan,
         }
     }
 
-    /// What it wants at `t`; `None`: nothing.
+    /// What it wants at `t`; `None`: nothing, or it depends on more than the clock.
     #[must_use]
     pub fn at(&self, t: Timestamp) -> Option<Wanted> {
         match &self.timeline {
             Timeline::Weekly(weekly) => weekly.at(t),
             Timeline::Slots(slots) => slots.at(t),
+            Timeline::Tariff(_) | Timeline::Smart(_) => None,
         }
     }
 
-    /// The first instant after `t` at which it wants something else than at `t`; `None`: never again.
+    /// The first instant after `t` at which it wants something else than at `t`, or says another price; `None`: never
+    /// again, or it depends on more than the clock.
     #[must_use]
     pub fn next_change(&self, t: Timestamp) -> Option<Timestamp> {
         match &self.timeline {
             Timeline::Weekly(weekly) => weekly.next_change(t),
             Timeline::Slots(slots) => slots.next_change(t),
+            Timeline::Tariff(tariff) => tariff.next_change(t),
+            Timeline::Smart(_) => None,
         }
     }
 

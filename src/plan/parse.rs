@@ -1,5 +1,8 @@
 //! From JSON to a checked document, with every fault at once.
 
+mod smart;
+mod tariff;
+
 use super::nearest::hint;
 use super::weekly::{EVERY_DAY, MINUTES_PER_DAY, Rule, Weekly};
 use super::{MAX_BODY, MAX_RULES, MAX_SLOTS, PlanDoc, Timeline, slots};
@@ -20,7 +23,7 @@ const RULE_KEYS: [&str; 7] = ["days", "start", "end", "from", "to", "action", "p
 const RANKS: [&str; 3] = ["tag", "schedule", "plan"];
 /// The action of a rule that wants nothing.
 const NONE: &str = "none";
-const KINDS: [&str; 2] = ["weekly", "slots"];
+const KINDS: [&str; 5] = ["weekly", "slots", "solar", "price", "tariff"];
 
 /// Collects what is wrong.
 struct Faults {
@@ -68,6 +71,9 @@ pub(super) fn parse(
         return Err(vec!["the document is not a JSON object".to_owned()]);
     };
     let mut faults = Faults { reasons: Vec::new(), more: 0 };
+    if map.get("kind").and_then(Value::as_str) == Some("tariff") {
+        return tariff::document(outer_id, &map, site_zone, faults);
+    }
     let id = faults.take(plan_id(outer_id, &map)).flatten();
     let device = faults.take(device(&map, kind_of));
     let timeline = match map.get("kind") {
@@ -79,16 +85,22 @@ pub(super) fn parse(
             known_keys(&map, "", &SLOTS_KEYS, &LABELS, &mut faults);
             slots(&map, device.as_ref().map(|(_, kind)| *kind), &mut faults)
         }
+        Some(Value::String(kind)) if kind == "solar" => {
+            smart::solar(&map, device.as_ref().map(|(_, kind)| *kind), &mut faults)
+        }
+        Some(Value::String(kind)) if kind == "price" => {
+            smart::price(&map, device.as_ref().map(|(_, kind)| *kind), site_zone, &mut faults)
+        }
         Some(Value::String(kind)) => {
-            faults.add(format!("kind `{kind}` is unknown: it is weekly or slots{}", hint(kind, KINDS)));
+            faults.add(format!("kind `{kind}` is unknown: it is {}{}", KINDS.join(", "), hint(kind, KINDS)));
             None
         }
         Some(other) => {
-            faults.add(format!("kind is {}: it must be \"weekly\" or \"slots\"", brief(other)));
+            faults.add(format!("kind is {}: it must be one of {}", brief(other), KINDS.join(", ")));
             None
         }
         None => {
-            faults.add("kind is missing: it is \"weekly\" or \"slots\"");
+            faults.add(format!("kind is missing: it is one of {}", KINDS.join(", ")));
             None
         }
     };
@@ -98,7 +110,7 @@ pub(super) fn parse(
             json.insert("id".to_owned(), json!(id.as_str()));
             json.insert("device".to_owned(), json!(device.as_str()));
             json.extend(content);
-            let mut doc = PlanDoc { id, device, timeline, lowered: None, json: Value::Null };
+            let mut doc = PlanDoc { id, device: Some(device), timeline, lowered: None, json: Value::Null };
             doc.lowered = lowered(&map, doc.kind(), doc.rank()).map_err(|reason| vec![reason])?;
             if let Some(rank) = doc.lowered {
                 json.insert("rank".to_owned(), json!(rank.to_string()));

@@ -19,7 +19,7 @@ const ZONES: [&str; 12] = [
     "Asia/Kolkata",
     "UTC",
 ];
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+pub(super) const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -31,15 +31,15 @@ fn kind_of(id: &DeviceId) -> Option<DeviceKind> {
     }
 }
 
-fn parse(body: &Value) -> Result<PlanDoc, Vec<String>> {
+pub(super) fn parse(body: &Value) -> Result<PlanDoc, Vec<String>> {
     PlanDoc::parse(None, body.to_string().as_bytes(), kind_of, "Europe/Berlin")
 }
 
-fn doc(body: &Value) -> PlanDoc {
+pub(super) fn doc(body: &Value) -> PlanDoc {
     parse(body).unwrap_or_else(|reasons| panic!("{reasons:?}"))
 }
 
-fn t(text: &str) -> Timestamp {
+pub(super) fn t(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
@@ -62,7 +62,10 @@ fn the_interface_example() {
         "starts_at": "2026-11-01T00:00:00Z", "ends_at": null, "default": {"action": "auto"},
         "rules": [{"days": ["mon", "tue"], "start": "22:00", "end": "06:00", "action": "charge",
                    "params": {"power_w": 2000}}]}));
-    assert_eq!((p.id().as_str(), p.device().as_str(), p.kind(), p.rank()), ("p1", "battery", "weekly", Rank::Schedule));
+    assert_eq!(
+        (p.id().as_str(), p.device().unwrap().as_str(), p.kind(), p.rank()),
+        ("p1", "battery", "weekly", Rank::Schedule)
+    );
     // 2026-11-23 is a Monday; Berlin is one hour ahead.
     for (at, wants) in [
         ("2026-10-31T23:59:59.999Z", None),
@@ -204,7 +207,7 @@ fn slow(zone: &TimeZone, rules: &[SlowRule], at: Timestamp) -> Option<usize> {
     first.filter(|n| !rules[*n].is_none)
 }
 
-fn clock(minute: i32) -> String {
+pub(super) fn clock(minute: i32) -> String {
     format!("{:02}:{:02}", minute / 60, minute % 60)
 }
 
@@ -474,7 +477,7 @@ fn faults_one_by_one() {
         (json!({"id": "p", "device": "battery"}), "kind is missing"),
         (
             json!({"id": "p", "device": "battery", "kind": "wekly"}),
-            "kind `wekly` is unknown: it is weekly or slots (did",
+            "kind `wekly` is unknown: it is weekly, slots, solar, price, tariff (did",
         ),
         (json!({"id": "p", "device": "battery", "kind": "weekly"}), "rules is missing"),
         (

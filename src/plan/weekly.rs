@@ -269,6 +269,6 @@ fn week(rules: &[(&Rule, Option<usize>)], default: Option<usize>) -> Vec<Run> {
 }
 
 /// `jiff` ends a day before year 9999 does.
-fn instant(t: Timestamp) -> jiff::Timestamp {
+pub(super) fn instant(t: Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_millisecond(t.ms()).unwrap_or(jiff::Timestamp::MAX)
 }

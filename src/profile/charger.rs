@@ -10,15 +10,28 @@ use serde_json::{Map, Value};
 pub(super) fn take_baseline(control: &ChargerControl, document: &Value) -> Result<String, String> {
     let mut keys = Map::new();
     for (key, _) in control.current.iter().chain(&control.limit).chain(&control.off).chain(&control.release) {
-        let value = document.get(key).filter(|v| v.is_number() || v.is_string() || v.is_boolean());
-        let value = value.ok_or_else(|| format!("the charger does not tell `{key}`"))?;
-        keys.insert(key.clone(), value.clone());
+        // A charger that cannot switch phases does not tell the key for it.
+        let is_phases = control.phases.iter().any(|(name, ..)| name == key);
+        match told(document, key) {
+            Some(value) => drop(keys.insert(key.clone(), value.clone())),
+            None if is_phases => {}
+            None => return Err(format!("the charger does not tell `{key}`")),
+        }
     }
     // What derd never writes need not be there: older firmware may not tell it.
     for key in &control.watch {
         keys.extend(document.get(key).filter(|v| !v.is_null()).map(|value| (key.clone(), value.clone())));
     }
     Ok(Value::Object(keys).to_string())
+}
+
+fn told<'a>(document: &'a Value, key: &str) -> Option<&'a Value> {
+    document.get(key).filter(|v| v.is_number() || v.is_string() || v.is_boolean())
+}
+
+/// Can this charger be told its phases: it knows the keys for that.
+pub(super) fn can_switch(control: &ChargerControl, document: &Value) -> bool {
+    !control.phases.is_empty() && control.phases.iter().all(|(key, ..)| told(document, key).is_some())
 }
 
 /// What is not as recorded; a key that is not told now says nothing.
@@ -40,14 +53,14 @@ pub(super) fn program(
     baseline: Option<&Map<String, Value>>,
 ) -> Result<Program, String> {
     let (row, amps) = match *demand {
-        Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps } if !amps.is_finite() => {
+        Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps } if !amps.is_finite() => {
             return Err("a current without a number".to_owned());
         }
         // below its minimum a charger cannot charge: it pauses
-        Demand::ChargerCurrent { amps } | Demand::ChargerLimit { amps } if amps + 1e-9 < control.min_current_a => {
+        Demand::ChargerCurrent { amps, .. } | Demand::ChargerLimit { amps } if amps + 1e-9 < control.min_current_a => {
             (&control.off, 0.0)
         }
-        Demand::ChargerCurrent { amps } => (&control.current, amps),
+        Demand::ChargerCurrent { amps, .. } => (&control.current, amps),
         Demand::ChargerLimit { amps } => (&control.limit, amps),
         Demand::ChargerOff => (&control.off, 0.0),
         Demand::Release if baseline.is_none() => (&control.unrecorded, 0.0),
@@ -73,6 +86,21 @@ pub(super) fn program(
             proven.push((key.clone(), value.clone()));
         }
         keys.push((key.clone(), value));
+    }
+    if let (Demand::ChargerCurrent { phases, .. }, true) = (*demand, amps > 0.0) {
+        for (key, one, three) in &control.phases {
+            // Without a wish back to what the installer set: an earlier setpoint may have switched.
+            let value = match phases {
+                Some(1) => one,
+                Some(_) => three,
+                None => match baseline.and_then(|b| b.get(key)) {
+                    Some(value) => value,
+                    None => continue,
+                },
+            };
+            proven.push((key.clone(), value.clone()));
+            keys.push((key.clone(), value.clone()));
+        }
     }
     if keys.is_empty() {
         return Err("what the installer set was never recorded: the charger stays as it is".to_owned());

@@ -22,6 +22,7 @@ pub(super) struct Device {
     max_current_a: Option<f64>,
     /// Where it tells its serial number, and that number, where this is a plain key.
     serial: Option<(usize, String, Value)>,
+    phase_switch: bool,
     baseline: Option<Map<String, Value>>,
 }
 
@@ -43,6 +44,7 @@ impl Device {
             info: DeviceInfo::default(),
             max_current_a: None,
             serial: None,
+            phase_switch: false,
             baseline: None,
         }
     }
@@ -62,7 +64,10 @@ impl Device {
             Told::Fixed(_) => None,
         });
         let limit = self.doc.charger.iter().filter_map(|c| c.max_current.as_ref()).map(|p| p.from);
-        let mut todo: Vec<usize> = self.doc.identify.iter().map(|(p, _)| p.from).chain(told).chain(limit).collect();
+        // Whether it can switch phases shows in its settings.
+        let settings = self.doc.charger.iter().filter(|c| !c.phases.is_empty()).map(|c| c.read);
+        let identity = self.doc.identify.iter().map(|(p, _)| p.from);
+        let mut todo: Vec<usize> = identity.chain(told).chain(limit).chain(settings).collect();
         todo.sort_unstable();
         todo.dedup();
         self.todo = todo;
@@ -115,6 +120,10 @@ impl Device {
             }
             _ => None,
         };
+        self.phase_switch = self.doc.charger.as_ref().is_some_and(|control| {
+            let settings = self.seen.iter().find(|(path, _)| *path == control.read);
+            settings.is_some_and(|(_, document)| charger::can_switch(control, document))
+        });
         self.seen.clear();
         Step::Ready
     }
@@ -125,6 +134,7 @@ impl Device {
             capabilities.actions = vec!["start", "stop", "set_max_current", "auto"];
             capabilities.min_current_a = Some(control.min_current_a);
             capabilities.max_current_a = self.max_current_a;
+            capabilities.phase_switch = self.phase_switch;
         }
         Found {
             info: self.info.clone(),

@@ -391,6 +391,7 @@ fn charger(mut keys: Keys<'_>, paths: &Vec<(String, String)>) -> Option<ChargerC
     if limit.is_empty() {
         limit.clone_from(&current);
     }
+    let phases = phases(&mut keys);
     let mut classes = std::collections::BTreeMap::new();
     for (name, value) in keys.entries("writes").unwrap_or_default() {
         match value.as_str().and_then(WriteClass::from_word) {
@@ -410,10 +411,25 @@ fn charger(mut keys: Keys<'_>, paths: &Vec<(String, String)>) -> Option<ChargerC
         step_a: step?,
         current,
         limit,
+        phases,
         off,
         release,
         unrecorded,
         classes,
         watch,
     })
+}
+
+/// `phases = { psm = [1, 2] }`: what a key is set to for one phase and for three.
+fn phases(keys: &mut Keys<'_>) -> Vec<(String, Json, Json)> {
+    let mut found = Vec::new();
+    for (name, value) in keys.entries("phases").unwrap_or_default() {
+        match value.as_array().map(Vec::as_slice) {
+            Some([Value::Integer(one), Value::Integer(three)]) => {
+                found.push((name.to_owned(), Json::from(*one), Json::from(*three)));
+            }
+            _ => keys.fault("phases", format!("{name} must be a list of two numbers: for one phase, for three")),
+        }
+    }
+    found
 }

@@ -254,6 +254,8 @@ pub(super) struct ChargerControl {
     pub(super) current: Vec<(String, Setting)>,
     /// As `current`, but whether it charges is left to the charger.
     pub(super) limit: Vec<(String, Setting)>,
+    /// Keys that choose the phases: what each is set to for one phase and for three. Without a wish: the baseline.
+    pub(super) phases: Vec<(String, Json, Json)>,
     pub(super) off: Vec<(String, Setting)>,
     pub(super) release: Vec<(String, Setting)>,
     /// What a release sets where no baseline was ever recorded; may be empty.

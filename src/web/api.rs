@@ -6,7 +6,8 @@ use super::routes::App;
 use super::{auth, history as rows};
 use crate::command::{RawCommand, RawPlan, Target};
 use crate::model::{
-    CommandResult, CommandState, ControlSettings, DeviceLimits, DeviceSpec, Origin, Rank, ReplyTo, UplinkName,
+    CommandResult, CommandState, ControlSettings, DeviceId, DeviceLimits, DeviceSpec, Origin, PlannedSlot, Rank,
+    ReplyTo, UplinkName,
 };
 use crate::wire::{baseline_json, capabilities_json, event_json, result_json, wear_json};
 use axum::Json;
@@ -139,12 +140,21 @@ pub(super) fn schedules(State(app): State<App>) -> Ready<Json<Vec<Value>>> {
         .iter()
         .map(|plan| {
             json!({
-                "id": plan.id.as_str(), "device": plan.device.as_str(), "kind": plan.kind, "source": plan.source,
-                "active": plan.active, "next_change": plan.next_change.map(|t| t.to_string()), "document": plan.json,
+                "id": plan.id.as_str(), "device": plan.device.as_ref().map(DeviceId::as_str), "kind": plan.kind,
+                "source": plan.source, "active": plan.active, "next_change": plan.next_change.map(|t| t.to_string()),
+                "why": plan.state.as_ref().and_then(|s| s.why.as_deref()),
+                "planned": plan.state.as_ref().map(|s| s.planned.iter().map(planned_json).collect::<Vec<_>>()),
+                "document": &*plan.json,
             })
         })
         .collect();
     ready(Json(list))
+}
+
+fn planned_json(slot: &PlannedSlot) -> Value {
+    json!({
+        "start": slot.start.to_string(), "end": slot.end.to_string(), "action": slot.action, "price": slot.price,
+    })
 }
 
 pub(super) async fn put_schedule(State(app): State<App>, Path(id): Path<String>, body: Body) -> Answer {

@@ -191,11 +191,12 @@ fn schedules(app: &App, plans: &[PlanSummary]) -> Markup {
             ul.rows {
                 @for plan in plans {
                     li {
-                        div { strong { (plan.id) } " " span.sub { (plan.kind) " for " (plan.device) } }
+                        div { strong { (plan.id) } " " span.sub { (plan.kind) @if let Some(device) = &plan.device { " for " (device) } } }
                         @if let Some(active) = &plan.active { span.pill data-state="online" { (active) } }
                         p.sub {
                             "by " (plan.source)
                             @if let Some(at) = plan.next_change { ", changes " (format::moment(at, &app.zone)) }
+                            @if let Some(why) = plan.state.as_ref().and_then(|s| s.why.as_ref()) { ": " (why) }
                         }
                     }
                 }

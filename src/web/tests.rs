@@ -242,10 +242,11 @@ impl Rig {
         });
         self.summaries.send_replace(Arc::new(vec![crate::command::PlanSummary {
             id: "night-charge".parse().unwrap(),
-            device: "battery".parse().unwrap(),
+            device: Some("battery".parse().unwrap()),
             kind: "weekly",
             source: "local".into(),
-            json: serde_json::json!({"id": "night-charge"}),
+            json: Arc::new(serde_json::json!({"id": "night-charge"})),
+            state: None,
             next_change: Some(Timestamp::from_ms(1_800_000_000_000 + 46_800_000)),
             active: Some("auto".into()),
         }]));

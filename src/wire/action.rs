@@ -15,7 +15,7 @@ const ACTIONS: &[(&str, &[DeviceKind], &[&str])] = &[
     ("set_power_limit", &[DeviceKind::Inverter], &["power_w", "pct"]),
     ("start", &[DeviceKind::Charger], &[]),
     ("stop", &[DeviceKind::Charger], &[]),
-    ("set_max_current", &[DeviceKind::Charger], &["current_a"]),
+    ("set_max_current", &[DeviceKind::Charger], &["current_a", "phases"]),
 ];
 
 /// Larger than any home: what a magnitude in W may be at most.
@@ -68,7 +68,7 @@ pub fn parse_action(kind: DeviceKind, name: &str, params: &Map<String, Value>) -
         },
         "start" => Action::Start,
         "stop" => Action::Stop,
-        _ => Action::SetMaxCurrent { current_a: need("current_a", 1000.0)? },
+        _ => Action::SetMaxCurrent { current_a: need("current_a", 1000.0)?, phases: phases(params)? },
     })
 }
 
@@ -91,7 +91,10 @@ pub fn action_params(action: &Action) -> Params {
         Action::SetReserve { soc_pct } => put("soc_pct", Some(*soc_pct)),
         Action::SetExportLimit { power_w } | Action::SetPowerLimit { power_w } => put("power_w", Some(*power_w)),
         Action::SetPowerLimitPct { pct } => put("pct", Some(*pct)),
-        Action::SetMaxCurrent { current_a } => put("current_a", Some(*current_a)),
+        Action::SetMaxCurrent { current_a, phases } => {
+            put("current_a", Some(*current_a));
+            put("phases", phases.map(f64::from));
+        }
         // A mode is a word: results show numbers only.
         Action::Idle | Action::Auto | Action::SetMode { .. } | Action::Start | Action::Stop => {}
     }
@@ -129,6 +132,15 @@ fn positive(power: Option<f64>) -> Result<Option<f64>, String> {
     match power {
         Some(p) if p <= 0.0 => Err("params.power_w is 0: use `idle` to hold a battery at 0 W".to_owned()),
         other => Ok(other),
+    }
+}
+
+fn phases(params: &Map<String, Value>) -> Result<Option<u8>, String> {
+    match params.get("phases") {
+        None => Ok(None),
+        Some(Value::Number(n)) if n.as_f64() == Some(1.0) => Ok(Some(1)),
+        Some(Value::Number(n)) if n.as_f64() == Some(3.0) => Ok(Some(3)),
+        Some(other) => Err(format!("params.phases is {other}: it must be 1 or 3")),
     }
 }
 
@@ -186,6 +198,7 @@ mod tests {
             (Battery, "set_mode", json!({"mode": "party"}), "params.mode is \"party\": it must be self_reliance, "),
             (Battery, "set_mode", json!({"mode": 1}), "it must be self_reliance"),
             (Charger, "set_mode", json!({"mode": "time_of_use"}), "not for a charger"),
+            (Charger, "set_max_current", json!({"current_a": 6, "phases": 2}), "must be 1 or 3"),
         ] {
             let why = parse(kind, name, &params).unwrap_err();
             assert!(why.contains(says), "{name} {params}: {why}");

@@ -13,6 +13,7 @@ pub fn capabilities_json(can: &Capabilities) -> Value {
         "rated_w": can.rated_w,
         "min_current_a": can.min_current_a,
         "max_current_a": can.max_current_a,
+        "phase_switch": can.phase_switch,
         "failsafe_s": match can.failsafe { FailSafe::Timer(after) => Some(after.as_secs()), FailSafe::None => None },
     })
 }

@@ -52,7 +52,10 @@ fn told_json(demand: &Demand) -> Value {
         Demand::BatteryPower { .. } => json!({"action": "idle", "power_w": 0.0}),
         Demand::Reserve { pct } => json!({"action": "set_reserve", "soc_pct": pct}),
         Demand::PowerLimit { watts } => json!({"action": "set_power_limit", "power_w": watts}),
-        Demand::ChargerCurrent { amps } => json!({"action": "set_max_current", "current_a": amps}),
+        Demand::ChargerCurrent { amps, phases: None } => json!({"action": "set_max_current", "current_a": amps}),
+        Demand::ChargerCurrent { amps, phases } => {
+            json!({"action": "set_max_current", "current_a": amps, "phases": phases})
+        }
         Demand::ChargerLimit { amps } => json!({"action": "limit", "current_a": amps}),
         Demand::ChargerOff => json!({"action": "stop"}),
     }
@@ -162,7 +165,10 @@ mod tests {
             (Demand::BatteryPower { watts: 0.0, grid: true }, json!({"action": "idle", "power_w": 0.0})),
             (Demand::Reserve { pct: 20.0 }, json!({"action": "set_reserve", "soc_pct": 20.0})),
             (Demand::PowerLimit { watts: 3.0 }, json!({"action": "set_power_limit", "power_w": 3.0})),
-            (Demand::ChargerCurrent { amps: 16.0 }, json!({"action": "set_max_current", "current_a": 16.0})),
+            (
+                Demand::ChargerCurrent { amps: 16.0, phases: None },
+                json!({"action": "set_max_current", "current_a": 16.0}),
+            ),
             (Demand::ChargerLimit { amps: 6.0 }, json!({"action": "limit", "current_a": 6.0})),
             (Demand::ChargerOff, json!({"action": "stop"})),
         ] {

@@ -16,7 +16,7 @@ fn site(paths: Vec<(&'static str, Json)>) -> impl Fn(&Request) -> Result<Answer,
 }
 
 const STATUS: &str = "/api/status?filter=car,nrg,eto,wh,amp,frc";
-const SETTINGS: &str = "/api/status?filter=amp,frc,ama";
+const SETTINGS: &str = "/api/status?filter=amp,frc,psm,ama";
 const DEVICE: &str = "/api/status?filter=fwv,sse,typ,ama";
 
 fn goe(car: Json, amp: Json, frc: Json) -> impl Fn(&Request) -> Result<Answer, Refusal> {
@@ -79,7 +79,7 @@ fn go_e_is_set_and_read_back() {
     let answer = goe(json!(2), json!(13), json!(0));
     let mut driver = driver(&spec("go-e/charger", DeviceKind::Charger));
     discover(&mut driver, &answer);
-    let current = |amps| Demand::ChargerCurrent { amps };
+    let current = |amps| Demand::ChargerCurrent { amps, phases: None };
     check_program(&driver, Demand::Release, "/api/set?frc=0", json!({"frc": 0}), true);
     let answers: Vec<_> = driver.baseline_reads().iter().map(&answer).collect();
     let baseline = driver.take_baseline(&answers).unwrap();
@@ -102,6 +102,44 @@ fn go_e_is_set_and_read_back() {
     assert!(driver.program(&Demand::BatteryPower { watts: 1.0, grid: false }, LEASE).is_err());
     assert!(driver.take_baseline(&[Ok(Answer::Json(json!({"amp": 6})))]).is_err());
     assert!(driver.set_baseline("[]").is_err());
+}
+
+#[test]
+fn go_e_switches_its_phases_where_it_can() {
+    let can = |settings: Json| {
+        site(vec![
+            (SETTINGS, settings),
+            (DEVICE, json!({"fwv": "57.1", "sse": "123456", "typ": "go-eCharger_V4", "ama": 16})),
+        ])
+    };
+    // It does not know the key: it cannot be told, and nothing of it is recorded.
+    let answer = can(json!({"amp": 13, "frc": 0}));
+    let mut old = driver(&spec("go-e/charger", DeviceKind::Charger));
+    discover(&mut old, &answer);
+    assert!(!old.capabilities().phase_switch);
+    let answer = can(json!({"amp": 13, "frc": 0, "psm": 0}));
+    let mut driver = driver(&spec("go-e/charger", DeviceKind::Charger));
+    discover(&mut driver, &answer);
+    assert!(driver.capabilities().phase_switch);
+    let answers: Vec<_> = driver.baseline_reads().iter().map(&answer).collect();
+    let baseline = driver.take_baseline(&answers).unwrap();
+    assert_eq!(baseline, r#"{"amp":13,"frc":0,"psm":0}"#);
+    driver.set_baseline(&baseline).unwrap();
+    let on = |amps, phases| Demand::ChargerCurrent { amps, phases };
+    let one = json!({"amp": 8, "frc": 2, "psm": 1});
+    check_program(&driver, on(8.0, Some(1)), "/api/set?amp=8&frc=2&psm=1", one.clone(), true);
+    check_program(&driver, on(8.0, Some(3)), "/api/set?amp=8&frc=2&psm=2", one, false);
+    // A plain current and a release go back to what the installer set; a pause leaves the phases alone.
+    let plain = json!({"amp": 8, "frc": 2, "psm": 0});
+    check_program(&driver, on(8.0, None), "/api/set?amp=8&frc=2&psm=0", plain, true);
+    check_program(&driver, on(5.0, Some(1)), "/api/set?frc=1", json!({"frc": 1}), true);
+    check_program(
+        &driver,
+        Demand::Release,
+        "/api/set?amp=13&frc=0&psm=0",
+        json!({"amp": 13, "frc": 0, "psm": 0}),
+        true,
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn demands() -> impl Strategy<Value = Demand> {
         (number, any::<bool>()).prop_map(|(watts, grid)| Demand::BatteryPower { watts, grid }),
         number.prop_map(|pct| Demand::Reserve { pct }),
         number.prop_map(|watts| Demand::PowerLimit { watts }),
-        number.prop_map(|amps| Demand::ChargerCurrent { amps }),
+        number.prop_map(|amps| Demand::ChargerCurrent { amps, phases: None }),
         Just(Demand::ChargerOff),
     ]
 }
