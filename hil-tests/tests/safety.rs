@@ -212,8 +212,8 @@ fn the_batterys_timer_runs_as_long_as_the_setpoint_is_wanted_and_no_longer() {
     eventually("taken up again", SOON, || left().is_some_and(|s| s > 55.0));
     stays("refreshed", Duration::from_secs(25), || discharging() && left().is_some_and(|s| s > 30.0 && s <= 60.5));
     let writes = rig.writes("battery");
-    let modes = writes.iter().filter(|w| w["write"]["address"] == STORAGE + 5).count();
-    assert!((3..=6).contains(&modes), "every 20 s, and once for each reason to write: {writes:#?}");
+    let timers = writes.iter().filter(|w| w["write"]["address"] == STORAGE + 15).count();
+    assert!((3..=6).contains(&timers), "every 20 s, and once for each reason to write: {writes:#?}");
     daemon.kill();
     assert!(left().is_some_and(|s| s <= 60.5), "it ends by itself: {:?}", left());
 }
@@ -243,7 +243,8 @@ fn the_agreed_export_is_kept_and_left_behind() {
     eventually("it is away", SOON, || export() > 3100.0);
     settles("and set again", Duration::from_secs(15), Duration::from_secs(4), || export() <= 3030.0);
     rig.home.with_world(|w| w.set_load(Some(2500.0)));
-    eventually("more load: more sun", Duration::from_secs(20), || rig.watts("pv") > 5000.0);
+    // Where it may be flash a looser limit waits a minute; a tighter one never does.
+    eventually("more load: more sun", Duration::from_secs(90), || rig.watts("pv") > 5000.0);
     assert!(rig.watts("pv") <= 5600.0, "never beyond what the installer set");
     rig.home.with_world(|w| w.set_load(Some(500.0)));
     settles("and back", Duration::from_secs(15), Duration::from_secs(3), || export() <= 3030.0);
@@ -252,7 +253,7 @@ fn the_agreed_export_is_kept_and_left_behind() {
     let daemon = rig.start(config);
     stays("a start too", Duration::from_secs(8), || export() <= 3030.0);
     rig.home.with_world(|w| w.set_load(Some(5000.0)));
-    eventually("load again", Duration::from_secs(20), || rig.watts("pv") > 5400.0);
+    eventually("load again", Duration::from_secs(90), || rig.watts("pv") > 5400.0);
     assert_eq!(daemon.stop(), Some(0));
     eventually("stop: at most the export limit of AC power", SOON, || rig.watts("pv") <= 3000.0);
 }

@@ -151,8 +151,8 @@ impl Bench {
         for (index, request) in program.writes.iter().enumerate() {
             let all: Vec<usize> =
                 program.targets.iter().enumerate().filter(|(_, t)| t.write == index).map(|(n, _)| n).collect();
-            let completes = index + 1 == program.writes.len() && !left.is_empty();
-            let look = program.look(index).filter(|_| !is_urgent && !completes && program.wears(index));
+            let is_trigger = program.triggers(index) && !left.is_empty();
+            let look = program.look(index).filter(|_| !is_urgent && !is_trigger && program.wears(index));
             match look.map(|look| ask(&look)).transpose() {
                 Ok(None) | Err(LinkError::Refused(_)) => left.push((index, request.clone(), all)),
                 Ok(Some(answer)) => left.extend(program.left(index, &answer).map(|(r, into)| (index, r, into))),

@@ -482,6 +482,8 @@ async fn the_nineteenth_change_of_flash_is_refused_and_protection_is_not() {
         rig.device.order(hold_as_command(Demand::PowerLimit { watts }, n));
         rig.pass(15).await;
         assert_eq!((rig.stage(), rig.stage()), (Some(Stage::Written), Some(Stage::Verified)), "change {n}");
+        let log = std::mem::take(&mut lock(&rig.world).log);
+        assert_eq!(log.last().map(String::as_str), Some("9 [1]"), "many devices take a percentage only with this");
     }
     rig.device.order(hold_as_command(Demand::PowerLimit { watts: 1000.0 }, 18));
     rig.pass(15).await;

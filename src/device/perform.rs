@@ -80,9 +80,9 @@ impl DeviceTask {
         let mut left = Vec::with_capacity(program.writes.len());
         for (index, request) in program.writes.iter().enumerate() {
             let all = || program.targets.iter().enumerate().filter(|(_, t)| t.write == index).map(|(n, _)| n).collect();
-            // The last write is what makes a device take the new values of the others, though it is equal itself.
-            let completes = index + 1 == program.writes.len() && !left.is_empty();
-            let look = program.look(index).filter(|_| !urgent && !completes && program.wears(index));
+            // What puts the others in force is no equal value as long as one of them is new.
+            let is_trigger = program.triggers(index) && !left.is_empty();
+            let look = program.look(index).filter(|_| !urgent && !is_trigger && program.wears(index));
             let now = match look {
                 None => None,
                 Some(look) => match self.ask(look).await {

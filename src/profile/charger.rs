@@ -115,6 +115,7 @@ pub(super) fn program(
         register: format!("{} {key}", control.set),
         class: control.classes.get(key).copied().unwrap_or(WriteClass::Unknown),
         refreshes: false,
+        triggers: false,
     });
     let targets = targets.collect();
     let checks = vec![Check::keys(read, proven)];

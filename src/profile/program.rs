@@ -33,6 +33,8 @@ pub struct Target {
     pub class: WriteClass,
     /// Does writing it again keep the device's timer running.
     pub refreshes: bool,
+    /// Does the device take what was written before only when this is written, with an equal value too.
+    pub triggers: bool,
 }
 
 impl Program {
@@ -52,6 +54,12 @@ impl Program {
     pub fn is_refreshed(&self, write: usize) -> bool {
         let mut own = self.targets.iter().filter(|t| t.write == write).peekable();
         self.refresh.is_some() && own.peek().is_some() && own.all(|t| t.refreshes && !t.class.wears())
+    }
+
+    /// Does the device take the writes before only with this one.
+    #[must_use]
+    pub fn triggers(&self, write: usize) -> bool {
+        self.targets.iter().any(|t| t.write == write && t.triggers)
     }
 
     /// How to read what this write would change.

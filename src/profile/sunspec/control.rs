@@ -103,6 +103,7 @@ impl Wire<'_> {
                 write: program.writes.len() - 1,
                 register: format!("unit {unit} holding {address}"),
                 class: self.class(model.id, at, runs),
+                triggers: (model.id, at) == (123, LIMIT_ENABLE),
                 refreshes: matches!((model.id, at), (124, OUT_RATE | IN_RATE | RATE_REVERT)),
             });
         }
