@@ -68,7 +68,7 @@ impl Home {
             core.message(ControlMsg::Plan { doc: Arc::clone(doc), order, source: "test".into() }, now);
         }
         let capabilities = Capabilities {
-            actions: vec!["start", "stop", "set_max_current"],
+            actions: vec!["charge", "discharge", "idle", "auto", "set_reserve", "start", "stop", "set_max_current"],
             min_current_a: Some(6.0),
             max_current_a: Some(32.0),
             ..Capabilities::default()
@@ -166,8 +166,11 @@ fn plans_go_on_for_weeks_without_a_network_and_over_restarts() {
         let since = wall.since(begin);
         let days = u32::try_from(since.as_secs() / day.as_secs()).unwrap();
         let is_slot = days % 2 == 1 && (since - day * days) < quarter * 8;
-        let wants =
-            if is_slot { Demand::ChargerCurrent { amps: f64::from(10 + (days / 2) % 5), phases: None } } else { Demand::ChargerOff };
+        let wants = if is_slot {
+            Demand::ChargerCurrent { amps: f64::from(10 + (days / 2) % 5), phases: None }
+        } else {
+            Demand::ChargerOff
+        };
         assert_eq!(home.held[CAR], Some(wants), "{wall}");
         clock.advance(quarter);
     }

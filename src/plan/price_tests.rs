@@ -439,6 +439,7 @@ proptest! {
         again.strategy = document.strategy().unwrap();
         again.until(14 * 60);
         prop_assert!((again.car.session_wh - run.car.session_wh).abs() <= step + 1e-6, "{} and {}", again.car.session_wh, run.car.session_wh);
-        prop_assert!(again.pieces().len() <= run.pieces().len() + 1);
+        // Unknown hours rank by the mean of those that are known, which moves as time passes.
+        prop_assert!(!all_known || again.pieces().len() <= run.pieces().len() + 1);
     }
 }

@@ -177,7 +177,18 @@ impl Gateway {
             (What::Intent { action, rank, source }, Some(device)) => {
                 let (since, accepted) = (now.wall, order);
                 self.tracked.insert(key.clone(), tracked);
-                ControlMsg::Intent(Intent { key, device, action, rank, source, accepted, since, ends_at, deadline, why: None })
+                ControlMsg::Intent(Intent {
+                    key,
+                    device,
+                    action,
+                    rank,
+                    source,
+                    accepted,
+                    since,
+                    ends_at,
+                    deadline,
+                    why: None,
+                })
             }
             (What::SiteLimit { side, power_w }, _) => {
                 self.tracked.insert(key.clone(), tracked);
