@@ -9,7 +9,7 @@ use derd::guard::Will;
 use derd::model::Point;
 use derd::runtime::Clock;
 use derd::sim::{Home, HomeHandle, HomeOptions, Scenario, Touch};
-use hil_tests::{Daemon, Guard, cli, config_for, eventually, guard_binary, wait_for};
+use hil_tests::{Daemon, Guard, cli, config_for, eventually, guard_binary, stays};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -79,15 +79,6 @@ fn set(daemon: &Daemon, args: &[&str]) {
 fn events(daemon: &Daemon, code: &str) -> Vec<Value> {
     let answer: Value = serde_json::from_str(&daemon.get("/api/v1/events?limit=100")).unwrap();
     answer.as_array().unwrap_or_else(|| panic!("{answer}")).iter().filter(|e| e["code"] == code).cloned().collect()
-}
-
-/// Something holds for this long without a break.
-fn stays(what: &str, time: Duration, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    wait_for(what, time * 2, || {
-        assert!(holds(), "not any more after {:?}: {what}", start.elapsed());
-        (start.elapsed() >= time).then_some(())
-    });
 }
 
 fn discharges(rig: &Rig) -> bool {

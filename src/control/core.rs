@@ -3,7 +3,7 @@
 use super::ControlMsg;
 use super::alarms::{Alarms, Cause};
 use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, LONGEST_LEASE, Memory, Question, decide};
-use super::claims::{Claims, is_standing};
+use super::claims::Claims;
 use super::limits::{Bounds, EXPORT, IMPORT};
 use super::plans::{Cycle, Plans};
 use super::remote::Remote;
@@ -222,7 +222,7 @@ impl Core {
         self.remote.turn(now.mono);
         let held_back = self.remote.hold_back(&mut intents);
         self.claims.hold_back(&held_back, now.mono, now.wall, &mut self.pending);
-        let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| is_standing(&i.action));
+        let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| i.action.is_standing());
 
         let bounds = Bounds::new(&self.site, &self.site_limits);
         let question =
