@@ -283,8 +283,13 @@ impl Core {
             }
             if let Some(h) = &decision.holder {
                 // A plan without an end has a lease all the same, which is renewed: nothing for people.
-                let ends_at = h.end.wall.if_ends().map(|end| desk.lease_end().unwrap_or(end));
-                let by = ControlledBy { source: h.source.clone(), rank: h.rank, action: h.asked.name(), ends_at };
+                let end = h.end.wall.if_ends().filter(|_| !decision.is_open());
+                let ends_at = end.map(|end| desk.lease_end().unwrap_or(end));
+                let plan = match &h.key {
+                    IntentKey::Plan(id) => Some(id.clone()),
+                    _ => None,
+                };
+                let by = ControlledBy { source: h.source.clone(), rank: h.rank, action: h.asked.name(), plan, ends_at };
                 holders.insert(unit.spec.id.clone(), by);
             }
             if unit.is_controlled() {

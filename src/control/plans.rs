@@ -224,7 +224,7 @@ fn tell(states: &mut BTreeMap<PlanId, Arc<PlanState>>, id: &PlanId, entry: &Entr
     let Some(smart) = &entry.smart else { return };
     let forecast = smart.strategy.forecast();
     let wish = smart.wish.as_ref().map(|(wish, ..)| wish);
-    let (action, why) = (wish.map(|w| w.action.name()), wish.map(|w| &w.why));
+    let (action, why) = (wish.map(|w| w.action.name()), Some(smart.strategy.why()).filter(|why| !why.is_empty()));
     let is_same = states.get(id).is_some_and(|s| {
         s.action == action
             && s.why.as_ref() == why
