@@ -29,6 +29,8 @@ mod plan_tests;
 mod plans;
 mod remote;
 mod say;
+#[cfg(test)]
+mod sequence_tests;
 mod session;
 mod task;
 mod tell;

@@ -664,7 +664,8 @@ async fn a_cloudy_day_beyond_the_budget_ends_with_the_car_off() {
     assert_eq!((row("frc").writes, row("frc").budget_per_day), (18, Some(18)), "on and off nine times");
     assert!(row("amp").writes >= 36 && row("amp").budget_per_day.is_none(), "only what changed counts: {wear:?}");
     assert_eq!((full, stuck), (36, 124));
-    let said = std::iter::from_fn(|| rig.stage()).any(|s| matches!(s, Stage::Failed(why) if why.contains("frc is used up")));
+    let said =
+        std::iter::from_fn(|| rig.stage()).any(|s| matches!(s, Stage::Failed(why) if why.contains("frc is used up")));
     assert!(said && lock(&rig.world).events.iter().any(|e| e == "write_budget raised"));
     rig.device.order(Order::Free);
     rig.pass(20).await;
