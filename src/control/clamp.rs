@@ -2,7 +2,7 @@
 
 use super::arbiter::{Draft, Memory, Question, Want, charger_why, pause_below_min};
 use super::limits::{
-    Ceiling, EXPORT, IMPORT, Import, Pace, Share, charger_max, charger_min, charger_own_max, discharge_room,
+    Ceiling, EXPORT, IMPORT, Import, Pace, Share, charger_max, charger_min, charger_own_max, discharge_room, draws_w,
     inverter_room,
 };
 use super::trace::{AMPS, WATTS, Why, clip, limit_of, put};
@@ -89,7 +89,7 @@ pub(super) fn limit_import(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], memor
                 Import::Free => None,
                 Import::Blind => Some(0.0),
                 Import::Room { .. } if is_unseen => Some(0.0),
-                Import::Room { .. } => room.watts(&q.bounds),
+                Import::Room { .. } => room.watts(&q.bounds, draws_w(q.view, draft.index)),
             };
             let is_blind = matches!(room, Import::Blind);
             let pace = pace(q, draft.index, Duration::from_secs(5), 100.0);

@@ -357,14 +357,18 @@ fn is_tighter(held: Option<Demand>, to: &Demand) -> bool {
 /// May this wear the device. Stopping, holding at 0 W and the way back always; a limit that protects as long as it
 /// tightens; all else within the budget, and a looser limit slower than that.
 fn spend(aim: &Aim, held: Option<Demand>) -> Spend {
-    let is_safe = matches!(aim.demand, Demand::Release | Demand::ChargerOff)
-        || matches!(aim.demand, Demand::BatteryPower { watts, .. } if watts == 0.0);
+    let is_safe = aim.demand == Demand::Release || is_stop(&aim.demand);
     if aim.kind == Kind::End || is_safe || aim.protects && is_tighter(held, &aim.demand) {
         return Spend::Free;
     }
     // What was begun is gone on with at once.
     let gap = if held == Some(aim.demand) { Duration::ZERO } else { GAP };
     Spend::Budget { gap: if aim.is_limited && !gap.is_zero() { GAP_LOOSER } else { gap } }
+}
+
+/// Does it stop what the device does.
+pub(super) fn is_stop(demand: &Demand) -> bool {
+    matches!(demand, Demand::ChargerOff) || matches!(demand, Demand::BatteryPower { watts, .. } if *watts == 0.0)
 }
 
 pub(super) fn fate(aim: &Aim, stage: Stage, evidence: Vec<Evidence>) -> Effect {

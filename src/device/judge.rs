@@ -1,6 +1,6 @@
 //! What came of a write or a look, and what follows from it: the second half of the keeper; pure.
 
-use super::apply::{Keeper, fate};
+use super::apply::{Keeper, fate, is_stop};
 use super::words::{Aim, Checked, Effect, Kind, Looked, Phase, Told, Trouble, Wrote};
 use crate::model::{Demand, Evidence, IntentKey, Mono, Severity, Stage};
 use std::time::Duration;
@@ -78,13 +78,22 @@ impl Keeper {
         Vec::new()
     }
 
-    /// The budget is used up: a limit that nobody asked for stays as tight as it is; whoever asked gets an answer.
+    /// The budget is used up: a limit that nobody asked for stays as tight as it is; whoever asked gets an answer. What a
+    /// plan has stopped stays stopped: to give it back would let a car charge by itself, and would be two more writes for
+    /// each cloud.
     fn spent(&mut self, now: Mono, why: String, until: Mono) -> Vec<Effect> {
         let Some(work) = &self.work else { return Vec::new() };
-        if matches!(work.aim.cause, Some(IntentKey::Limit(_))) && self.held.is_some() {
-            return self.stay(now, until);
-        }
         let (aim, is_told) = (work.aim.clone(), work.told == Told::Failed);
+        let is_stopped = self.held.is_some_and(|(held, _)| is_stop(&held)) && !is_stop(&aim.demand);
+        match aim.cause {
+            Some(IntentKey::Limit(_)) if self.held.is_some() => return self.stay(now, until),
+            Some(IntentKey::Plan(_)) if is_stopped => {
+                let mut effects = self.stay(now, until);
+                effects.extend((!is_told).then(|| fate(&aim, Stage::Failed(why), Vec::new())));
+                return effects;
+            }
+            _ => {}
+        }
         self.reject(&aim, Some(until), 1);
         self.work = None;
         if is_told { Vec::new() } else { vec![fate(&aim, Stage::Failed(why), Vec::new())] }
