@@ -3,7 +3,7 @@
 use super::jobs::{Admission, Deed, Job};
 use super::task::{Act, Desk};
 use super::track::Tracked;
-use crate::control::{ControlBusy, ControlMsg};
+use crate::control::{ControlBusy, ControlMsg, OPTED_OUT};
 use crate::model::{CommandResult, CommandState, IntentKey, IntentUpdate, Timestamp};
 use crate::store::{Admitted, StoreError};
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Desk {
             Ok(Admitted::Duplicate(stored)) => {
                 self.undo(&key, &deed).await;
                 let again = CommandResult { reply_to: result.reply_to, ..*stored };
-                self.jobs.push(Job::Tell(Box::new(again), Some(answer)));
+                self.jobs.tell_now(again, answer);
             }
             Ok(Admitted::Conflict(_)) => {
                 self.undo(&key, &deed).await;
@@ -75,6 +75,11 @@ impl Desk {
 
     /// A new command is durable: it acts. Returns its first result.
     async fn carry_out(&mut self, key: &IntentKey, act: Act, result: CommandResult) -> CommandResult {
+        if self.overtaken(key, &act.tracked) {
+            let last = ended(result, CommandState::Ended, self.clock.now(), Some(OPTED_OUT.to_owned()));
+            self.jobs.push(Job::Save(Box::new(last.clone())));
+            return last;
+        }
         let is_release = matches!(act.msg, ControlMsg::Release { .. } | ControlMsg::Withdraw(_));
         let sent = if is_release {
             self.release(key, act.msg, act.tracked.order()).await
@@ -192,7 +197,14 @@ impl Desk {
         }
     }
 
-    /// Log the disk's trouble once when it begins and once when it ends.
+    /// The ends that the disk did not take are for it again.
+    pub(super) fn save_again(&mut self) {
+        for result in self.unsaved.drain(..) {
+            self.jobs.push(Job::Save(Box::new(result)));
+        }
+    }
+
+    /// Log the disk's trouble once when it begins and once when it ends; then what it did not take is for it again.
     pub(super) fn disk(&mut self, outcome: &Result<(), StoreError>) {
         match outcome {
             Err(error) if !self.disk_fault => {
@@ -202,6 +214,7 @@ impl Desk {
             Ok(()) if self.disk_fault => {
                 self.disk_fault = false;
                 tracing::info!("results of commands are written down again");
+                self.save_again();
             }
             _ => {}
         }

@@ -24,7 +24,7 @@ use std::time::Duration;
 /// So long control waits for the first values before it decides without them.
 const FIRST_VALUES: Duration = Duration::from_secs(10);
 /// What the sender of an event is told when the owner opts out.
-const OPTED_OUT: &str = "opted out by the owner";
+pub const OPTED_OUT: &str = "opted out by the owner";
 /// After a setpoint replaced a standing setting in the device's cell: try that one again.
 const STANDING_RETRY: Duration = Duration::from_secs(5);
 

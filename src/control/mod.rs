@@ -37,6 +37,7 @@ mod tests;
 mod trace;
 mod view;
 
+pub use self::core::OPTED_OUT;
 #[cfg(test)]
 pub(crate) use self::core::{Core, Effect, Now};
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};
