@@ -124,9 +124,17 @@ impl Jobs {
         }
     }
 
-    /// Forget results of a command that wait: it proved to be an old one.
-    pub(super) fn forget(&mut self, result: &CommandResult) {
-        self.waiting.retain(|job| !matches!(job, Job::Save(other) if is_same(other, result)));
+    /// Forget results of a command that wait: the newest of them.
+    pub(super) fn forget(&mut self, result: &CommandResult) -> Option<CommandResult> {
+        let mut newest = None;
+        self.waiting.retain(|job| match job {
+            Job::Save(other) if is_same(other, result) => {
+                newest = Some((**other).clone());
+                false
+            }
+            _ => true,
+        });
+        newest
     }
 
     /// The next finished job; never while there is none. May be dropped and called again.

@@ -6,11 +6,11 @@ use super::plans::{PlanSummary, Plans, Verdict, answer};
 use super::{CommandHandle, INBOX, RawCommand, RawPlan, Recovered, Tracked, recover};
 use crate::control::{ControlHandle, ControlMsg};
 use crate::model::{
-    CommandResult, DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, OwnerWord, PlanId, PlanState, SiteSpec,
-    UplinkName,
+    CommandResult, DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, OwnerWord, PlanId, PlanState,
+    SiteSpec, UplinkName,
 };
 use crate::runtime::{Clock, Exit, Shutdown};
-use crate::store::{OpenCommand, StoreError, StoreHandle, StoredPlan};
+use crate::store::{NewCommand, OpenCommand, StoreError, StoreHandle, StoredPlan};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +85,8 @@ pub(super) struct Desk {
     pub(super) disk_fault: bool,
     /// Ends of commands that the disk did not take: at most one of each that ran.
     pub(super) unsaved: Vec<CommandResult>,
+    /// What acted although the disk did not take it: it is written down before anything is told of it.
+    pub(super) late: BTreeMap<IntentKey, Late>,
 }
 
 /// The commands that run.
@@ -93,6 +95,13 @@ pub(super) struct Book {
     pub(super) recent: VecDeque<IntentKey>,
     /// Order of acceptance, growing; it follows the store's.
     pub(super) last_order: u64,
+}
+
+/// A `stop` or `idle` that acted and is not written down.
+pub(super) struct Late {
+    pub(super) new: NewCommand,
+    /// Its end, when it came meanwhile.
+    pub(super) end: Option<CommandResult>,
 }
 
 /// What a command does once it is written down.
@@ -130,6 +139,7 @@ pub fn create(parts: CommandParts) -> (CommandHandle, CommandTask) {
         retained_told: None,
         disk_fault: false,
         unsaved: Vec::new(),
+        late: BTreeMap::new(),
     };
     let told_states = BTreeMap::new();
     let task = CommandTask { commands, documents, updates: parts.updates, asks, summaries, told_states, desk };

@@ -9,6 +9,7 @@
 //! - `trace`: why: what each limit took, as small values; texts are made only when a decision is told.
 //! - `tell`, `say`: when a decision is told, and in which words.
 //! - `core`: the state between cycles; events go in, effects come out, nothing waits.
+//! - `site`: the limits of the site that came from outside, and what their senders are told.
 //! - `effect`: is the physical effect of a command seen, and how much energy did it move.
 //! - `remote`, `session`: the owner's word: the pause of remote control, and what ends when the car leaves.
 //! - `task`: the select loop that feeds `core` and carries its effects out.
@@ -30,6 +31,7 @@ mod plans;
 mod remote;
 mod say;
 mod session;
+mod site;
 mod task;
 mod tell;
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use super::decisions::{Decision, DecisionRow, Gap};
 use crate::model::{
-    CommandId, CommandResult, DeviceId, Event, Held, IntentKey, PlanId, Point, RowNo, Sample, StoreStatus, Stored, Timestamp,
-    UplinkName, Value,
+    CommandId, CommandResult, DeviceId, Event, Held, IntentKey, PlanId, Point, RowNo, Sample, StoreStatus, Stored,
+    Timestamp, UplinkName, Value,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

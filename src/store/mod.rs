@@ -71,12 +71,12 @@ mod written;
 pub use decisions::{DECISIONS_KEPT, DecisionRow, Gap};
 #[cfg(test)]
 pub(crate) use handle::Ask;
-#[cfg(test)]
-pub(crate) use thread::{Ends, Worker};
 pub use handle::{
     Admitted, BacklogPage, HistoryQuery, HistoryRow, NewCommand, Notice, NoticeBody, OpenCommand, OutboxItem,
     StoreError, StoreHandle, StoredPlan,
 };
+#[cfg(test)]
+pub(crate) use thread::{Ends, Worker};
 
 use crate::model::{StoreStatus, UplinkName};
 use crate::runtime::Clock;

@@ -25,7 +25,12 @@ const DEVICES: [&str; 2] = ["battery", "charger"];
 #[derive(Debug, Clone)]
 enum Step {
     /// A command comes: by which channel, for what, with which id and body.
-    Command { is_local: bool, device: usize, id: usize, body: usize },
+    Command {
+        is_local: bool,
+        device: usize,
+        id: usize,
+        body: usize,
+    },
     /// The task runs until it waits.
     Run,
     /// The disk does one thing.
@@ -35,7 +40,10 @@ enum Step {
     /// One report of control reaches the task.
     Report,
     /// A device reports this on what it was told.
-    Device { device: usize, stage: usize },
+    Device {
+        device: usize,
+        stage: usize,
+    },
     /// All of the above until nothing moves.
     Settle,
     Owner(usize),
@@ -43,7 +51,9 @@ enum Step {
     /// The clock is set: so many seconds from where it should be; or is not to be trusted.
     Clock(Option<i64>),
     /// The backend gets what waits for it, and confirms it or not.
-    Fetch { confirms: bool },
+    Fetch {
+        confirms: bool,
+    },
     /// The car comes or leaves.
     Plug(bool),
     /// The disk takes nothing, or does again.
@@ -87,7 +97,9 @@ fn body(device: usize, id: usize, body: usize, is_local: bool) -> Json {
         (0, 5) => json!({"action": "discharge", "params": {"power_w": 3000}, "rank": "grid", "ends_at": end(900)}),
         (1, 0) => json!({"action": "stop"}),
         (1, 1 | 2) => json!({"action": "set_max_current", "params": {"current_a": 10}}),
-        (1, 3) => json!({"action": "set_max_current", "params": {"current_a": 8}, "rank": "event", "ends_at": end(300)}),
+        (1, 3) => {
+            json!({"action": "set_max_current", "params": {"current_a": 8}, "rank": "event", "ends_at": end(300)})
+        }
         (1, 4 | 5) => json!({"action": "start"}),
         (2, 0..=2) => json!({"action": "set_import_limit", "params": {"power_w": 4000}, "ends_at": end(500)}),
         (2, 3..=5) => json!({"action": "set_export_limit", "params": {"power_w": 1000}}),
@@ -203,8 +215,12 @@ impl World {
         let (outbox_tx, outbox) = watch::channel(0);
         let (store_status_tx, store_status) = watch::channel(StoreStatus::default());
         let dropped = Arc::new(AtomicU64::new(0));
-        let ends =
-            Ends { asks: mpsc::channel(1).1, dropped: Arc::clone(&dropped), outbox: outbox_tx, status: store_status_tx };
+        let ends = Ends {
+            asks: mpsc::channel(1).1,
+            dropped: Arc::clone(&dropped),
+            outbox: outbox_tx,
+            status: store_status_tx,
+        };
         let mut worker = Worker::new(settings(self), self.clock.clone(), ends).unwrap();
         let open = ask(&mut worker, Ask::OpenCommands).unwrap();
         let plans = ask(&mut worker, Ask::Plans).unwrap();
@@ -343,7 +359,8 @@ impl World {
                     {
                         let key = (uplink.clone(), device.clone(), id.clone());
                         // What is on its way to control counts as told.
-                        let is_old = !matches!(&life.sims[i].order, Order::Hold(old) if old.cause() == setpoint.cause());
+                        let is_old =
+                            !matches!(&life.sims[i].order, Order::Hold(old) if old.cause() == setpoint.cause());
                         if let Some(end) = self.over.get(&key).filter(|_| is_old) {
                             panic!("{key:?} acts again after {end:?}");
                         }
@@ -515,8 +532,7 @@ impl World {
             Step::Command { is_local, device, id, body: salt } => {
                 let (answer, rx) = oneshot::channel();
                 let json = body(device, id, salt, is_local);
-                let target =
-                    DEVICES.get(device).map_or(Target::Site, |name| Target::Device((*name).to_owned()));
+                let target = DEVICES.get(device).map_or(Target::Site, |name| Target::Device((*name).to_owned()));
                 let on: Option<DeviceId> = DEVICES.get(device).map(|name| name.parse().unwrap());
                 let ranks = vec![Rank::Command, Rank::Event, Rank::Grid];
                 let origin = if is_local { local() } else { Origin { ranks, ..mqtt() } };
