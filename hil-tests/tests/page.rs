@@ -6,13 +6,15 @@
 use derd::runtime::Clock;
 use derd::sim::{Home, HomeOptions, Scenario};
 use hil_tests::{
-    Broker, BrokerOptions, Daemon, config_for, derd_binary, eventually, free_port, now_rfc3339, publish, rfc3339_in,
+    Broker, BrokerOptions, Daemon, cli, config_for, derd_binary, eventually, free_port, now_rfc3339, publish, rfc3339_in,
     wait_for,
 };
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// What a sender must not be able to put into the page.
+const MARKUP: &str = "<img src=x onerror=\"document.title='taken'\">";
 const SOON: Duration = Duration::from_secs(30);
 
 /// A browser with a profile of its own.
@@ -170,7 +172,7 @@ fn the_demos_page_lives_obeys_and_asks_nobody_else() {
     let held = r#"[data-device="battery"] [data-f="held"]:not([hidden])"#;
     eventually("the card says who holds the battery", SOON, || {
         let text = browser.text(held);
-        text.starts_with("idle by page (owner) until ")
+        text.starts_with("idle by the owner until ")
     });
     // And why, in a sentence, with what stands behind it when somebody looks.
     let why = r#"[data-device="battery"] [data-f="why"]:not([hidden])"#;
@@ -192,15 +194,36 @@ fn the_demos_page_lives_obeys_and_asks_nobody_else() {
     eventually("released", SOON, || browser.text(held).is_empty());
     // The same by the button beside the word on who holds it.
     browser.click(r#"[data-device="battery"] button[value="auto"]"#);
-    eventually("left alone, in its own mode", SOON, || browser.text(held).starts_with("auto by page (owner) until "));
+    eventually("left alone, in its own mode", SOON, || browser.text(held).starts_with("auto by the owner until "));
     browser.click(r#"[data-device="battery"] [data-give-back]"#);
     eventually("given back", SOON, || browser.text(held).is_empty());
     // A charger is held as long as the car stays, at most a day, unless the owner says otherwise.
     browser.click(r#"[data-device="charger"] summary"#);
     browser.click(r#"[data-device="charger"] button[value="stop"]"#);
     let charger = r#"[data-device="charger"] [data-f="held"]:not([hidden])"#;
-    eventually("the charger is stopped", SOON, || browser.text(charger).starts_with("stop by page (owner) until "));
+    eventually("the charger is stopped", SOON, || browser.text(charger).starts_with("stop by the owner until "));
     browser.click(r#"[data-device="charger"] [data-give-back]"#);
+
+    // What a plan means to do comes onto the page by itself, with its prices.
+    let soon = |hours: u64| rfc3339_in(Duration::from_secs(3600 * hours));
+    let value = |from: u64, price: f64| json!({"start": soon(from), "end": soon(from + 1), "price": price});
+    let tariff = json!({"id": "t1", "kind": "tariff", "currency": "EUR", "timezone": "Europe/Berlin",
+        "values": [value(0, 0.1), value(1, 0.4)]});
+    let trade = json!({"id": "trade", "device": "battery", "kind": "price", "tariff": "t1",
+        "params": {"charge_below": 0.2, "discharge_above": 0.3}});
+    let socket = demo.log().lines().find_map(|l| l.strip_prefix("DERD_SOCKET=").map(str::to_owned)).unwrap();
+    for document in [tariff, trade] {
+        let file = folder.path().join("document.json");
+        std::fs::write(&file, document.to_string()).unwrap();
+        let out = cli(&["schedule", "import", &file.to_string_lossy()], Some(socket.as_ref()));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(out.code, Some(0), "{}{}", out.stdout, out.stderr);
+    }
+    eventually("the page says what the plan means to do", Duration::from_secs(60), || {
+        browser.text("#schedules .planned").contains("0.100 EUR")
+    });
+    assert_eq!(browser.script("return window.loadedOnce"), true, "the page was not loaded anew");
+    eventually("the battery charges by the plan", SOON, || browser.text(held).starts_with("charge by plan trade"));
 
     // Remote control is paused in two steps, and resumed in one.
     assert_eq!(browser.script("return document.querySelector('#remote').hidden"), true);
@@ -268,13 +291,21 @@ fn the_owner_opts_out_of_an_event_on_the_page() {
 
     let ends_at = rfc3339_in(Duration::from_secs(600));
     let event =
-        json!({"id": "e-1", "action": "idle", "source": "acme", "issued_at": now_rfc3339(), "ends_at": ends_at});
+        json!({"id": "e-1", "action": "idle", "source": MARKUP, "issued_at": now_rfc3339(), "ends_at": ends_at});
     let seen = broker.subscribe("derd/gw-1/#");
     assert!(publish(&broker, "derd/gw-1/device/battery/command", &event.to_string(), &[]));
     let button = r#"[data-device="battery"] [data-opt-out]"#;
     let shown =
         |selector: &str| browser.script(&format!("return document.querySelector({selector:?})?.hidden")) == false;
     eventually("the card offers to opt out", SOON, || shown(button));
+    let held = r#"[data-device="battery"] [data-f="held"]"#;
+    assert!(browser.text(held).contains(MARKUP), "{}", browser.text(held));
+    browser.click(r#"[data-why="battery"] summary"#);
+    let trace = r#"[data-why="battery"] [data-f="trace"]"#;
+    eventually("the trace names the sender", SOON, || browser.text(trace).contains("wins"));
+    browser.click(r#"[data-why="battery"] summary"#);
+    assert_eq!(browser.script("return document.querySelectorAll('.device img').length"), 0, "a sender's name is text");
+    assert_ne!(browser.script("return document.title"), "taken");
     assert!(!shown(r#"[data-device="battery"] [data-give-back]"#), "it is not the owner's to give back");
     // It asks first.
     browser.click(button);

@@ -64,7 +64,12 @@ fn the_charger_follows_the_sun_over_phases_and_pauses_without_it() {
     let told = wants(&daemon, "sun", "set_max_current");
     assert_eq!(told["kind"], "solar");
     assert!(told["why"].as_str().unwrap().contains("three phases"), "{told}");
-    assert_eq!(daemon.device("charger")["controlled_by"]["rank"], "plan");
+    let holder = daemon.device("charger")["controlled_by"].clone();
+    assert_eq!((&holder["rank"], &holder["plan"]), (&json!("plan"), &json!("sun")));
+    assert_eq!(holder["ends_at"], Value::Null, "it goes on for as long as the sun does");
+    let out = cli(&["explain", "charger"], Some(daemon.socket()));
+    let text = out.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("plan sun asks for it (the sun leaves enough over for"), "{text}");
     // Too little for three phases, enough for one.
     home.with_world(|w| w.set_sun(Some(2600.0 / sun_w)));
     eventually("it goes on with one phase", SOON * 3, || {

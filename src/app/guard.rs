@@ -17,7 +17,7 @@ pub(super) async fn open(
     let (wills, left) = Journal::open(&folder(&settings.data_dir), boot.as_str(), settings.guard_after).await;
     for will in left.done {
         let (device, when) = (&will.device, will.done_at.map(|t| t.to_string()).unwrap_or_default());
-        let text = format!("derd did not live: derd-guard led {device} {} at {when}", will.end_in_words());
+        let text = format!("derd was dead: derd-guard led {device} {} at {when}", will.end_in_words());
         tracing::warn!(%device, code = "guard_released", "{text}");
         let event = Event {
             ts: clock.now(),

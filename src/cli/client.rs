@@ -1,6 +1,7 @@
 //! Client commands reach the daemon over HTTP on its Unix socket.
 
 use super::{Failure, SocketArg};
+use jiff::tz::TimeZone;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::io::ErrorKind;
@@ -35,6 +36,13 @@ pub(super) async fn call(
 pub(super) async fn get(at: &SocketArg, path: &str) -> Result<String, Failure> {
     let (status, text) = call(at, Method::GET, path, None).await?;
     if status.is_success() { Ok(text) } else { Err(refused(&text)) }
+}
+
+/// The site's zone, in which times are told; UTC where the daemon does not say it.
+pub(super) async fn zone(at: &SocketArg) -> TimeZone {
+    let status: Option<Value> = get(at, "/api/v1/status").await.ok().and_then(|text| serde_json::from_str(&text).ok());
+    let name = status.as_ref().and_then(|s| s.pointer("/site/timezone")).and_then(Value::as_str);
+    name.and_then(|name| TimeZone::get(name).ok()).unwrap_or(TimeZone::UTC)
 }
 
 /// The daemon's own words about why it refused.

@@ -1,5 +1,6 @@
 //! `derd pause`, `derd resume` and `derd optout`: the owner's word on everybody else's control.
 
+use super::status::local_time;
 use super::{Failure, SocketArg, client, out, runtime};
 use clap::Args;
 use reqwest::Method;
@@ -49,9 +50,10 @@ pub(super) fn opt_out(args: &OptOutArgs) -> Result<(), Failure> {
         },
     );
     let answer = post(&args.at, &path, &json!({}))?;
+    let zone = runtime()?.block_on(client::zone(&args.at));
     for out in answer.get("opted_out").and_then(Value::as_array).into_iter().flatten() {
         let word = |key: &str| out.get(key).and_then(Value::as_str).unwrap_or("?");
-        out::say(&format!("{}: opted out of the event of {} until {}", word("device"), word("source"), word("until")));
+        out::say(&format!("{}: opted out of the event of {} until {}", word("device"), word("source"), local_time(word("until"), &zone)));
     }
     Ok(())
 }
@@ -59,7 +61,8 @@ pub(super) fn opt_out(args: &OptOutArgs) -> Result<(), Failure> {
 fn remote_control(at: &SocketArg, body: &Value) -> Result<(), Failure> {
     let answer = post(at, "/api/v1/remote-control", body)?;
     let word = |key: &str| answer.get(key).and_then(Value::as_str);
-    let until = word("until").map(|until| format!(" until {until}")).unwrap_or_default();
+    let zone = runtime()?.block_on(client::zone(at));
+    let until = word("until").map(|until| format!(" until {}", local_time(until, &zone))).unwrap_or_default();
     out::say(&format!("remote control: {}{until}", word("state").unwrap_or("?")));
     Ok(())
 }

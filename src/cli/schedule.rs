@@ -1,8 +1,10 @@
 //! `derd schedule`
 
 use super::import::{ImportArgs, import};
+use super::status::local_time;
 use super::{Failure, SocketArg, client, out, runtime};
 use clap::{Args, Subcommand};
+use jiff::tz::TimeZone;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -51,17 +53,9 @@ pub(super) fn schedule(args: &ScheduleArgs) -> Result<(), Failure> {
             if all.is_empty() {
                 out::say("no schedules");
             }
-            for plan in &all {
-                let word = |key: &str| plan.get(key).and_then(Value::as_str).unwrap_or("-");
-                out::say(&format!(
-                    "{:18} {:10} {:7} now: {:12} until {}",
-                    word("id"),
-                    word("device"),
-                    word("kind"),
-                    word("active"),
-                    // To the minute: the line stays within 80 columns.
-                    word("next_change").get(..16).map_or_else(|| "-".to_owned(), |minute| format!("{minute}Z"))
-                ));
+            let zone = runtime.block_on(client::zone(&args.at));
+            for line in listed(&all, &zone) {
+                out::say(&line);
             }
             Ok(())
         }
@@ -73,7 +67,8 @@ pub(super) fn schedule(args: &ScheduleArgs) -> Result<(), Failure> {
                 .ok_or_else(|| Failure::Failed(format!("no schedule `{id}`; `derd schedule list` names them")))?;
             out::say(&serde_json::to_string_pretty(document).map_err(Failure::failed)?);
             // Beside the document, so that the document alone can be kept and imported again.
-            for line in found.map(outlook).unwrap_or_default() {
+            let zone = runtime.block_on(client::zone(&args.at));
+            for line in found.map(|plan| outlook(plan, &all, &zone)).unwrap_or_default() {
                 out::note(&line);
             }
             Ok(())
@@ -86,16 +81,41 @@ pub(super) fn schedule(args: &ScheduleArgs) -> Result<(), Failure> {
     }
 }
 
+fn word(value: &Value, key: &str) -> String {
+    value.get(key).and_then(Value::as_str).unwrap_or("-").to_owned()
+}
+
+/// All schedules as lines: within 80 columns, unless ids are very long.
+fn listed(all: &[Value], zone: &TimeZone) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !all.is_empty() {
+        lines.push(format!("{:18} {:12} {:8} {:16} {}", "SCHEDULE", "DEVICE", "KIND", "WANTS NOW", "NEXT CHANGE"));
+    }
+    for plan in all {
+        let active = word(plan, "active").replace('_', " ");
+        let next = plan.get("next_change").and_then(Value::as_str).map_or("-".to_owned(), |at| local_time(at, zone));
+        let (id, device, kind) = (word(plan, "id"), word(plan, "device"), word(plan, "kind"));
+        lines.push(format!("{id:18} {device:12} {kind:8} {active:16} {next}"));
+    }
+    lines
+}
+
 /// What a plan that looks at the house says of itself.
-fn outlook(plan: &Value) -> Vec<String> {
-    let word = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or("-").to_owned();
+fn outlook(plan: &Value, all: &[Value], zone: &TimeZone) -> Vec<String> {
     let Some(planned) = plan.get("planned").and_then(Value::as_array) else { return Vec::new() };
-    let mut lines = vec![format!("now: {}: {}", word(plan, "active"), word(plan, "why"))];
+    let wants = plan.get("active").and_then(Value::as_str).map_or("nothing".to_owned(), |a| a.replace('_', " "));
+    let why = plan.get("why").and_then(Value::as_str).map(|why| format!(", as {why}")).unwrap_or_default();
+    let mut lines = vec![format!("wants {wants} now{why}")];
+    let tariff = plan.pointer("/document/tariff");
+    let tariff = all.iter().find(|p| p.get("id") == tariff).and_then(|p| p.pointer("/document/currency"));
+    let currency = tariff.and_then(Value::as_str).unwrap_or_default();
     for slot in planned {
-        let minute = |key: &str| word(slot, key).get(..16).map_or_else(|| "-".to_owned(), |m| format!("{m}Z"));
-        let price =
-            slot.get("price").and_then(Value::as_f64).map_or_else(|| "no price".to_owned(), |p| format!("{p:.4}"));
-        lines.push(format!("{} to {}  {:10} {price}", minute("start"), minute("end"), word(slot, "action")));
+        let time = |key: &str| local_time(&word(slot, key), zone);
+        let price = slot.get("price").and_then(Value::as_f64);
+        let price = price.map_or_else(|| "no price".to_owned(), |p| format!("{p:.4} {currency}"));
+        let does = word(slot, "action").replace("start", "charge");
+        let line = format!("{} to {}  {does:10} {price}", time("start"), time("end"));
+        lines.push(line.trim_end().to_owned());
     }
     lines
 }
@@ -121,5 +141,39 @@ pub(super) fn answer(id: &str, (status, text): (reqwest::StatusCode, String)) ->
             Err(Failure::Failed(format!("{id} was refused:\n  {}", lines.join("\n  "))))
         }
         _ => Err(client::refused(&text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn home() -> Vec<Value> {
+        let slot = json!({"start": "2026-11-20T21:00:00.000Z", "end": "2026-11-21T00:00:00.000Z", "action": "start", "price": 0.22});
+        vec![
+            json!({"id": "night", "device": "charger", "kind": "price", "active": "set_max_current",
+                "next_change": "2026-11-21T00:00:00.000Z", "why": "this hour is among the cheapest", "planned": [slot],
+                "document": {"tariff": "t1"}}),
+            json!({"id": "t1", "device": null, "kind": "tariff", "active": null, "next_change": null, "why": null,
+                "planned": null, "document": {"currency": "EUR"}}),
+        ]
+    }
+
+    #[test]
+    fn schedules_are_told_by_the_sites_clock() {
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let list = listed(&home(), &berlin);
+        assert!(list.iter().all(|l| l.len() <= 80), "{list:#?}");
+        assert_eq!(list[1], "night              charger      price    set max current  21 Nov 01:00");
+        assert_eq!(list[2], "t1                 -            tariff   -                -");
+        assert_eq!(
+            outlook(&home()[0], &home(), &berlin),
+            [
+                "wants set max current now, as this hour is among the cheapest",
+                "20 Nov 22:00 to 21 Nov 01:00  charge     0.2200 EUR",
+            ]
+        );
+        assert_eq!(outlook(&home()[1], &home(), &berlin), [""; 0]);
     }
 }

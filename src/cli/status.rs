@@ -1,7 +1,7 @@
 //! `derd status`: a table that stays readable at 80 columns.
 
 use super::{Failure, SocketArg, client, out, runtime};
-use crate::wire::{DeviceJson, StatusJson};
+use crate::wire::{ControlledByJson, DeviceJson, StatusJson};
 use clap::Args;
 use jiff::tz::TimeZone;
 use serde_json::Value;
@@ -72,9 +72,11 @@ pub(super) fn table(status: &StatusJson) -> String {
     for device in &status.devices {
         line(format_args!("{}", device_line(device)));
         if let Some(by) = &device.controlled_by {
-            let (rank, action, source) = (&by.rank, by.action.replace('_', " "), cut(&by.source, 24));
+            let action = by.action.replace('_', " ");
+            let short = |text: &str| cut(text, 24);
+            let by = ControlledByJson { source: short(&by.source), plan: by.plan.as_deref().map(short), ..by.clone() };
             let until = by.ends_at.as_ref().map(|at| format!(" until {}", local_time(at, &zone)));
-            line(format_args!("    {action} by {source} ({rank}){}", until.unwrap_or_default()));
+            line(format_args!("    {action} by {}{}", by.who(), until.unwrap_or_default()));
         }
         if let Some(error) = &device.error {
             line(format_args!("    {error}"));
@@ -119,7 +121,7 @@ fn device_line(device: &DeviceJson) -> String {
 }
 
 /// `2026-11-20T12:34:56.000Z` -> `20 Nov 13:34`, by the site's own clock.
-fn local_time(rfc3339: &str, zone: &TimeZone) -> String {
+pub(super) fn local_time(rfc3339: &str, zone: &TimeZone) -> String {
     rfc3339
         .parse::<jiff::Timestamp>()
         .map_or_else(|_| rfc3339.to_owned(), |at| at.to_zoned(zone.clone()).strftime("%-d %b %H:%M").to_string())
@@ -176,6 +178,19 @@ mod tests {
             table.contains("\n    discharge by somebody with a very lo… (command) until 20 Nov 13:34\n"),
             "{table}"
         );
+        let mut status = status;
+        let by = |by: Value| serde_json::from_value::<Option<ControlledByJson>>(by).unwrap();
+        for (holder, line) in [
+            (json!({"source": "local", "rank": "owner", "action": "stop", "ends_at": null}), "    stop by the owner"),
+            (
+                json!({"source": "local", "rank": "plan", "action": "set_max_current", "plan": "sun", "ends_at": null}),
+                "    set max current by plan sun",
+            ),
+        ] {
+            status.devices[0].controlled_by = by(holder);
+            let table = super::table(&status);
+            assert!(table.lines().any(|l| l == line), "{table}");
+        }
         assert!(table.contains("a-device-with-a-lon… inverter  connecting"), "{table}");
     }
 }

@@ -86,6 +86,11 @@ pub(crate) struct Decision<'a> {
 }
 
 impl Decision<'_> {
+    /// Is it held for a plan that looks at the house: its end moves on for as long as it wants the same.
+    pub(super) fn is_open(&self) -> bool {
+        self.winner.is_some_and(|w| w.why.is_some() && self.holder.as_ref().is_some_and(|h| h.key == w.key))
+    }
+
     /// The decision as an order. Where `on_end` is a fallback for silence, it must not stay for ever after an ordinary
     /// end: there "nobody wants anything" is the device's baseline, held by control.
     pub(crate) fn order(&self, unit: &Unit, site: &SiteSpec, now: Mono, wall: Timestamp) -> Order {
@@ -227,11 +232,7 @@ fn draft<'a>(
     decision: &mut Decision<'a>,
     mem: &mut Memory,
 ) -> Draft<'a> {
-    let mut mine: Vec<&'a Intent> = q
-        .intents
-        .iter()
-        .filter(|i| i.device == unit.spec.id && !matches!(i.action, Action::SetReserve { .. }))
-        .collect();
+    let mut mine: Vec<&'a Intent> = q.intents.iter().filter(|i| i.device == unit.spec.id).collect();
     mine.sort_by(|a, b| (b.rank, b.accepted, &b.key).cmp(&(a.rank, a.accepted, &a.key)));
     let mut draft = Draft { index, intent: None, want: Want::Own, steps: Vec::new(), guard: None };
     for intent in mine {

@@ -6,7 +6,7 @@ use super::limits::{
     inverter_room,
 };
 use super::trace::{AMPS, WATTS, Why, clip, limit_of, put};
-use super::view::{Freshness, NOMINAL_V, Unit};
+use super::view::{Freshness, NOMINAL_V, Seen, Unit};
 use crate::model::{Action, Demand, DeviceKind, Mono};
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ fn is_single(q: &Question<'_, '_>) -> bool {
 
 fn limit_charger(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut Memory, room: &mut Import) {
     let seen = q.view.seen.get(draft.index);
-    let is_unplugged = seen.is_some_and(|s| s.is_unplugged);
+    let is_unplugged = seen.is_some_and(Seen::is_unplugged);
     let asked = match draft.want {
         Want::Amps { amps } => amps,
         // The installer's limit is for what it is told; left alone it takes all that it can.

@@ -3,7 +3,7 @@
 use super::ControlMsg;
 use super::alarms::{Alarms, Cause};
 use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, LONGEST_LEASE, Memory, Question, decide};
-use super::claims::{Claims, is_standing};
+use super::claims::Claims;
 use super::limits::{Bounds, EXPORT, IMPORT};
 use super::plans::{Cycle, Plans};
 use super::remote::Remote;
@@ -224,7 +224,7 @@ impl Core {
         self.remote.turn(now.mono);
         let held_back = self.remote.hold_back(&mut intents);
         self.claims.hold_back(&held_back, now.mono, now.wall, &mut self.pending);
-        let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| is_standing(&i.action));
+        let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| i.action.is_standing());
 
         let bounds = Bounds::new(&self.site, self.site_limits.all());
         let question =
@@ -285,8 +285,13 @@ impl Core {
             }
             if let Some(h) = &decision.holder {
                 // A plan without an end has a lease all the same, which is renewed: nothing for people.
-                let ends_at = h.end.wall.if_ends().map(|end| desk.lease_end().unwrap_or(end));
-                let by = ControlledBy { source: h.source.clone(), rank: h.rank, action: h.asked.name(), ends_at };
+                let end = h.end.wall.if_ends().filter(|_| !decision.is_open());
+                let ends_at = end.map(|end| desk.lease_end().unwrap_or(end));
+                let plan = match &h.key {
+                    IntentKey::Plan(id) => Some(id.clone()),
+                    _ => None,
+                };
+                let by = ControlledBy { source: h.source.clone(), rank: h.rank, action: h.asked.name(), plan, ends_at };
                 holders.insert(unit.spec.id.clone(), by);
             }
             if unit.is_controlled() {

@@ -8,7 +8,7 @@ use super::trace::{AMPS, Step, Why};
 use super::view::{Freshness, Seen, Unit, View};
 use crate::model::{
     Action, ClockState, Decided, DecidedHolder, Demand, DeviceKind, DeviceState, Intent, IntentKey, LeaseState, Order,
-    PlanId, RemoteControl, Standing, Timestamp, TraceStep,
+    PlanId, Rank, RemoteControl, Standing, Timestamp, TraceStep,
 };
 use jiff::tz::TimeZone;
 use std::time::Duration;
@@ -101,7 +101,7 @@ impl Scene<'_> {
                 key: h.key.clone(),
                 asked: h.asked.clone(),
                 applied: h.applied.params.clone(),
-                ends_at: ends(h),
+                ends_at: self.end(h),
             }),
             demand,
             then,
@@ -147,7 +147,7 @@ impl Scene<'_> {
             source: i.source.clone(),
             key: i.key.clone(),
             asked: i.action.clone(),
-            ends_at: i.ends_at.if_ends(),
+            ends_at: i.ends_at.if_ends().filter(|_| i.why.is_none()),
             why,
         };
         for (i, why) in &decision.impossible {
@@ -165,7 +165,7 @@ impl Scene<'_> {
             }
         }
         for paused in &decision.paused {
-            trace.push(intent(paused, Standing::Waits, Some(self.remote.reason())));
+            trace.push(intent(paused, Standing::Waits, Some(self.paused())));
         }
         trace.extend(decision.steps.iter().map(|s| TraceStep::Limit {
             name: s.name,
@@ -234,11 +234,11 @@ impl Scene<'_> {
         let name = &self.unit.spec.id;
         let mode = if is_silent { "is left to its own mode" } else { "runs in its own mode" };
         if let Some(paused) = self.decision.paused.first() {
-            return format!("{}, so {} waits: {name} {mode}.", self.paused(), paused.key);
+            return sentence_start(&format!("{}, so {} waits: {name} {mode}.", self.paused(), paused.key));
         }
         match self.blocked {
-            Some(plan) => format!("the clock cannot be trusted yet, so plan {plan} waits: {name} {mode}."),
-            None => format!("nobody asks for anything: {name} {mode}."),
+            Some(plan) => format!("The clock cannot be trusted yet, so plan {plan} waits: {name} {mode}."),
+            None => format!("Nobody asks for anything: {name} {mode}."),
         }
     }
 
@@ -252,7 +252,7 @@ impl Scene<'_> {
         let (name, does) = (&self.unit.spec.id, does(holder.demand, is_sure));
         let limit = if limit == EXPORT { "export" } else { "import" };
         match self.decision.steps.iter().any(|s| s.why == Why::Blind) {
-            true => format!("{}, so {name} {does}.", self.grid_silence()),
+            true => sentence_start(&format!("{}, so {name} {does}.", self.grid_silence())),
             false => match self.but() {
                 Some(but) => format!("{name} {does}: {but}."),
                 None => format!("{name} {does}: the {limit} limit was nearly reached a moment ago."),
@@ -263,12 +263,20 @@ impl Scene<'_> {
     fn held(&self, holder: &Holder, winner: &Intent, is_sure: bool) -> String {
         let (name, does) = (&self.unit.spec.id, does(holder.demand, is_sure));
         let what = asked_for(&holder.asked, holder.demand, !self.decision.steps.is_empty());
-        let who = if winner.source == "local" { "the owner" } else { &winner.source };
-        let mut text = match &holder.key {
-            IntentKey::Command { id, .. } => format!("{name} {does}: {who} asked for {what} by command {id}"),
-            key => format!("{name} {does}: {key} asks for {what}"),
+        let mut text = match (&holder.key, &winner.why) {
+            // The owner knows what was asked; the id stands in the trace.
+            (IntentKey::Command { .. }, _)
+                if winner.rank == Rank::Owner && matches!(winner.source.as_str(), "local" | "page") =>
+            {
+                format!("{name} {does}: the owner asked for {what}")
+            }
+            (IntentKey::Command { id, .. }, _) => {
+                format!("{name} {does}: {} asked for {what} by command {id}", winner.source)
+            }
+            (key, Some(why)) => format!("{name} {does}: {key} asks for {what} ({why})"),
+            (key, None) => format!("{name} {does}: {key} asks for {what}"),
         };
-        let end = ends(holder);
+        let end = self.end(holder);
         if let Some(end) = end {
             text.push_str(&self.until(end));
         }
@@ -288,6 +296,13 @@ impl Scene<'_> {
             (None, _) => {}
         }
         text
+    }
+
+    /// The end for people: a limit lasts as long as it is needed, a plan that looks at the house until it wants
+    /// something else.
+    fn end(&self, holder: &Holder) -> Option<Timestamp> {
+        let is_open = matches!(holder.key, IntentKey::Limit(_)) || self.decision.is_open();
+        holder.end.wall.if_ends().filter(|_| !is_open)
     }
 
     /// The limit that decided, as a clause.
@@ -367,11 +382,6 @@ impl Scene<'_> {
         let format = if at.date() == now.date() { "%H:%M:%S" } else { "%a %-d %b, %H:%M" };
         at.strftime(format).to_string()
     }
-}
-
-/// The end for people: a limit lasts as long as it is needed.
-fn ends(holder: &Holder) -> Option<Timestamp> {
-    holder.end.wall.if_ends().filter(|_| !matches!(holder.key, IntentKey::Limit(_)))
 }
 
 fn zoned(at: Timestamp, zone: &TimeZone) -> Option<jiff::Zoned> {

@@ -129,6 +129,7 @@ impl Keeper {
             cause: None,
             end: None,
             protects: false,
+            is_limited: false,
             waits: false,
         };
         let give_back = || self.held.map(back);
@@ -160,6 +161,7 @@ impl Keeper {
                     cause: Some(setpoint.cause().clone()),
                     end: (!standing).then(|| setpoint.end()),
                     protects: !standing && (on_end != Demand::Release || setpoint.protects()),
+                    is_limited: !standing && setpoint.protects(),
                     waits: kept.is_some(),
                 })
             }
@@ -362,7 +364,7 @@ fn spend(aim: &Aim, held: Option<Demand>) -> Spend {
     }
     // What was begun is gone on with at once.
     let gap = if held == Some(aim.demand) { Duration::ZERO } else { GAP };
-    Spend::Budget { gap: if aim.protects && !gap.is_zero() { GAP_LOOSER } else { gap } }
+    Spend::Budget { gap: if aim.is_limited && !gap.is_zero() { GAP_LOOSER } else { gap } }
 }
 
 pub(super) fn fate(aim: &Aim, stage: Stage, evidence: Vec<Evidence>) -> Effect {

@@ -59,7 +59,9 @@ pub struct ControlledBy {
     pub rank: Rank,
     /// The action, by name.
     pub action: &'static str,
-    /// When it ends; `None`: not by itself (an endless schedule).
+    /// The schedule or plan that asks; `None`: a command, an event or a limit.
+    pub plan: Option<PlanId>,
+    /// When it ends; `None`: not by itself (an endless schedule, a plan that looks at the house).
     pub ends_at: Option<Timestamp>,
 }
 

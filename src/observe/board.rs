@@ -228,6 +228,7 @@ fn device_json(spec: &DeviceSpec, status: &DeviceStatus, control: &ControlStatus
             source: by.source.clone(),
             rank: by.rank.to_string(),
             action: by.action.to_owned(),
+            plan: by.plan.as_ref().map(ToString::to_string),
             ends_at: by.ends_at.map(|t| t.to_string()),
         }),
         error: status.error.clone(),

@@ -15,6 +15,8 @@ const NOMINAL_V: f64 = 230.0;
 const SETTLE: Duration = Duration::from_secs(60);
 /// What rounding may leave of an energy, Wh.
 const ENOUGH_WH: f64 = 1.0;
+/// `why` names the missing energy anew when it changed by this, Wh.
+const RETELL_WH: f64 = 1_000.0;
 /// Below this a car does not charge, W.
 const CHARGES_W: f64 = 300.0;
 /// A plan has this part more time than the energy needs, and this much besides: starts take time, cars grow slower.
@@ -60,6 +62,8 @@ pub(super) struct PriceCharge {
     /// Never above this price.
     pub(super) max_price: Option<f64>,
     pub(super) unpriced: Unpriced,
+    /// It wants nothing, rather than no charge, outside its hours: somebody else may charge the car then.
+    pub(super) leaves_rest: bool,
 }
 
 /// What a charge stands at.
@@ -93,6 +97,8 @@ pub(super) struct PriceCharger {
     learned_w: Option<f64>,
     charging_since: Option<Mono>,
     state: Option<State>,
+    /// The missing energy that `why` tells, Wh.
+    said_wh: f64,
     why: Arc<str>,
     forecast: Forecast,
 }
@@ -113,6 +119,7 @@ impl PriceCharger {
             learned_w: None,
             charging_since: None,
             state: None,
+            said_wh: 0.0,
             why: "".into(),
             forecast: Forecast::default(),
         }
@@ -322,14 +329,17 @@ impl Strategy for PriceCharger {
             (self.plan, self.planned_at, self.is_all) = (Vec::new(), None, false);
             self.forecast.planned = Arc::default();
         }
-        if self.state != Some(state) {
-            self.say(state, wall, missing.unwrap_or(0.0), tariff);
-            self.state = Some(state);
+        let left_wh = missing.unwrap_or(self.said_wh);
+        // What was missing an hour ago is not true any more.
+        if self.state != Some(state) || (left_wh - self.said_wh).abs() >= RETELL_WH {
+            self.say(state, wall, left_wh, tariff);
+            (self.state, self.said_wh) = (Some(state), left_wh);
         }
         let is_wanting = matches!(state, State::Charge(..) | State::Wait(_));
         self.forecast.is_price_missing = is_wanting && tariff.is_none_or(|t| t.price_at(wall).is_none());
         let (action, expects_w) = match state {
             State::Charge(..) => (Action::SetMaxCurrent { current_a: self.amps(own), phases: None }, Some(power)),
+            _ if self.spec.leaves_rest => return None,
             _ => (Action::Stop, Some(0.0)),
         };
         Some(Wish { action, why: Arc::clone(&self.why), expects_w })
@@ -337,6 +347,10 @@ impl Strategy for PriceCharger {
 
     fn forecast(&self) -> &Forecast {
         &self.forecast
+    }
+
+    fn why(&self) -> &Arc<str> {
+        &self.why
     }
 
     fn needs_clock(&self) -> bool {

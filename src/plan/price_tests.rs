@@ -85,6 +85,10 @@ impl Run {
     }
 
     fn ask(&mut self) -> Wish {
+        self.try_ask().unwrap()
+    }
+
+    fn try_ask(&mut self) -> Option<Wish> {
         let outlook = Outlook {
             grid_w: None,
             own: self.car.own(),
@@ -94,7 +98,7 @@ impl Run {
             tariffs_version: 1,
         };
         let mono = Mono::from_ms(u64::from(self.minute) * 60_000);
-        self.strategy.want(Moment { mono, wall: Some(self.now()) }, &outlook).unwrap()
+        self.strategy.want(Moment { mono, wall: Some(self.now()) }, &outlook)
     }
 
     /// One minute goes by as the strategy wants it.
@@ -161,6 +165,24 @@ fn the_cheapest_time_in_few_pieces() {
         got.sort_unstable();
         assert_eq!(got, want, "{minutes} {unpriced:?}");
     }
+}
+
+#[test]
+fn outside_its_hours_it_may_leave_the_car_to_the_sun() {
+    let prices = [0.4, 0.4, 0.2, 0.4].map(Some);
+    let params = json!({"energy_wh": 5_000, "power_w": 11_000, "deadline": "21:00", "otherwise": "none"});
+    let mut run = Run::new(&charge(params), hourly(&prices), Car::new(11_000.0));
+    assert_eq!(run.try_ask(), None);
+    let waits = "5.0 kWh are missing before 21:00; it waits for 19:00: 0.2000 EUR per kWh";
+    assert_eq!(&**run.strategy.why(), waits, "it tells why it wants nothing");
+    // The sun gave 3 kWh until then: those need not be bought.
+    run.car.session_wh = 3_000.0;
+    assert_eq!(run.try_ask(), None);
+    assert_eq!(&**run.strategy.why(), waits.replace("5.0", "2.0"), "the sentence goes with the energy");
+    (run.minute, run.car.session_wh) = (120, 4_500.0);
+    assert!(matches!(run.ask().action, Action::SetMaxCurrent { .. }));
+    run.car.session_wh = 5_000.0;
+    assert_eq!(run.try_ask(), None, "what it was told to give it gave: the sun may give more");
 }
 
 #[test]

@@ -19,6 +19,8 @@ use std::time::Duration;
 const NOMINAL_V: f64 = 230.0;
 /// Meter and charger are read at different instants, and a car follows within 5 s: what is seen sooner is an echo.
 const SETTLE: Duration = Duration::from_secs(10);
+/// Less sun than it takes for so long is told.
+const FADES: Duration = Duration::from_secs(45);
 /// More surplus must last so long before the current rises: each step is a write.
 const RISE: Duration = Duration::from_secs(20);
 /// Less surplus must last so long before the current falls.
@@ -97,6 +99,8 @@ enum Reason {
     Blind,
     Scarce,
     Follows(i64, u8),
+    /// There is less than it takes, for a while by now.
+    Fades,
     Least(i64, u8),
     Switches(u8),
 }
@@ -341,6 +345,9 @@ impl Solar {
                 Reason::Follows(amps, phases) => {
                     format!("the sun leaves enough over for {amps} A on {}", on(phases)).into()
                 }
+                Reason::Fades => {
+                    "the sun leaves too little over by now: it stops if that stays so, or goes on with less".into()
+                }
                 Reason::Least(amps, phases) => {
                     format!("at least {amps} A on {} whatever the sun does", on(phases)).into()
                 }
@@ -349,7 +356,7 @@ impl Solar {
             self.reason = Some(reason);
         }
         let (action, expects_w) = match reason {
-            Reason::Follows(..) | Reason::Least(..) => {
+            Reason::Follows(..) | Reason::Fades | Reason::Least(..) => {
                 let action = Action::SetMaxCurrent { current_a: self.amps, phases: self.told_phases(own) };
                 (action, self.amps * self.watts_per_amp(own))
             }
@@ -392,6 +399,8 @@ impl Strategy for Solar {
         let reason = match self.state {
             Some(State::Switching(_)) => Reason::Switches(if phases == 1 { 3 } else { 1 }),
             Some(State::Running) if self.spec.min_solar && self.amps <= self.min_a(own) => Reason::Least(amps, phases),
+            // A short cloud is not worth a word.
+            Some(State::Running) if self.stop.0.is_some_and(|since| now.since(since) >= FADES) => Reason::Fades,
             Some(State::Running) => Reason::Follows(amps, phases),
             _ => Reason::Scarce,
         };
@@ -400,6 +409,10 @@ impl Strategy for Solar {
 
     fn forecast(&self) -> &Forecast {
         &self.forecast
+    }
+
+    fn why(&self) -> &Arc<str> {
+        &self.why
     }
 
     fn needs_clock(&self) -> bool {

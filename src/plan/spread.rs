@@ -182,6 +182,10 @@ impl Strategy for PriceBattery {
         &self.forecast
     }
 
+    fn why(&self) -> &Arc<str> {
+        &self.why
+    }
+
     fn needs_clock(&self) -> bool {
         true
     }

@@ -98,6 +98,9 @@ pub trait Strategy: fmt::Debug + Send {
     /// What it means to do.
     fn forecast(&self) -> &Forecast;
 
+    /// Why it wants what it wants, or nothing, in words.
+    fn why(&self) -> &Arc<str>;
+
     /// Does it go by the wall clock.
     fn needs_clock(&self) -> bool;
 }

@@ -87,10 +87,39 @@ pub(super) fn card(app: &App, spec: &DeviceSpec, device: &DeviceJson) -> Markup 
             p.held data-f="held" hidden[device.controlled_by.is_none()] { (held(app, device.controlled_by.as_ref())) }
             @if spec.control.enabled { (owner::holder_buttons(device.controlled_by.as_ref())) }
             (why::sentence(app, spec))
+            (toll(app, spec))
             p.fault data-f="error" hidden[device.error.is_none()] { (device.error.as_deref().unwrap_or_default()) }
             @if spec.control.enabled { (controls(spec)) (why::behind(app, spec)) }
         }
     }
+}
+
+/// What is not as its installer left it, and what writing costs the device: a line each, where there is something to say.
+fn toll(app: &App, spec: &DeviceSpec) -> Markup {
+    let Some(own) = app.board.device(&spec.id) else { return html! {} };
+    let drift = &own.baseline.drift;
+    let worst = own.wear.iter().filter(|w| w.class.wears() && w.writes > 0).max_by_key(|w| (w.today, w.writes));
+    html! {
+        div.toll id=(format!("toll-{}", spec.id)) {
+            @if let Some(first) = drift.first() {
+                p.drift data-f="drift" {
+                    "Not as its installer left it: " (first.name) " was " (first.stored) " and is " (first.now) " now"
+                    @if drift.len() > 1 { ", and " (drift.len() - 1) " more" } "."
+                }
+            }
+            @if let Some(wear) = worst {
+                p.sub data-f="wear" {
+                    "Writes to its flash today: " (wear.today)
+                    @if let Some(budget) = wear.budget_per_day { " of " (budget) }
+                    @if let Some(years) = wear.years_left { "; at this pace it lasts " (lasts(years)) }
+                }
+            }
+        }
+    }
+}
+
+fn lasts(years: f64) -> String {
+    if years >= 100.0 { "more than 100 years".to_owned() } else { format!("{years:.0} years") }
 }
 
 /// What the sign of a power means, in a word.
@@ -112,7 +141,7 @@ fn held(app: &App, by: Option<&ControlledByJson>) -> String {
     by.map_or_else(String::new, |by| {
         let action = by.action.replace('_', " ");
         let until = by.ends_at.as_ref().map(|at| format!(" until {}", format::moment_of(at, &app.zone)));
-        format!("{action} by {} ({}){}", by.source, by.rank, until.unwrap_or_default())
+        format!("{action} by {}{}", by.who(), until.unwrap_or_default())
     })
 }
 

@@ -93,6 +93,20 @@ pub(super) fn moment_of(text: &str, zone: &TimeZone) -> String {
     text.parse::<Timestamp>().map_or_else(|_| text.to_owned(), |at| moment(at, zone))
 }
 
+/// A sentence with its times of the wire, such as `2026-11-20T13:05:00.000Z`, as the site's own.
+pub(super) fn local_times(text: &str, zone: &TimeZone) -> String {
+    let word = |word: &str| {
+        let bare = word.trim_end_matches([',', '.', ':', ';', ')']);
+        let tail = word.get(bare.len()..).unwrap_or_default();
+        match bare.parse::<Timestamp>() {
+            // A bare date is none.
+            Ok(at) if bare.contains('T') => format!("{}{tail}", moment(at, zone)),
+            _ => word.to_owned(),
+        }
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 pub(super) fn zoned(at: Timestamp, zone: &TimeZone) -> Option<jiff::Zoned> {
     Some(jiff::Timestamp::from_millisecond(at.ms()).ok()?.to_zoned(zone.clone()))
 }
@@ -127,5 +141,11 @@ mod tests {
         let at: Timestamp = "2026-11-20T13:05:00Z".parse().unwrap();
         assert_eq!((clock(at, &berlin), moment(at, &berlin)), ("14:05".to_owned(), "20 Nov, 14:05".to_owned()));
         assert_eq!(age(Some(90_000)), "90 s ago");
+        for (text, says) in [
+            ("paused until 2026-11-20T13:05:00.000Z", "paused until 20 Nov, 14:05"),
+            ("at 2026-11-20T13:05:00.000Z: 2026 7.5  A.", "at 20 Nov, 14:05: 2026 7.5  A."),
+        ] {
+            assert_eq!(local_times(text, &berlin), says);
+        }
     }
 }

@@ -244,6 +244,7 @@ mod tests {
             source: "acme".into(),
             rank: crate::model::Rank::Event,
             action: "charge",
+            plan: None,
             ends_at: Some(until),
         };
         rig.hands.control.send_modify(|c| {

@@ -185,19 +185,20 @@ fn backlog(app: &App, uplink: &UplinkJson) -> String {
 
 fn schedules(app: &App, plans: &[PlanSummary]) -> Markup {
     html! {
-        section.card {
+        section.card #schedules {
             h2 { "Schedules" }
             @if plans.is_empty() { p.sub { "None. Devices follow their own mode unless somebody asks." } }
             ul.rows {
                 @for plan in plans {
                     li {
                         div { strong { (plan.id) } " " span.sub { (plan.kind) @if let Some(device) = &plan.device { " for " (device) } } }
-                        @if let Some(active) = &plan.active { span.pill data-state="online" { (active) } }
+                        @if let Some(active) = &plan.active { span.pill data-state="online" { (active.replace('_', " ")) } }
                         p.sub {
                             "by " (plan.source)
                             @if let Some(at) = plan.next_change { ", changes " (format::moment(at, &app.zone)) }
                             @if let Some(why) = plan.state.as_ref().and_then(|s| s.why.as_ref()) { ": " (why) }
                         }
+                        (planned(app, plan, &currency_of(plan, plans)))
                     }
                 }
             }
@@ -205,15 +206,53 @@ fn schedules(app: &App, plans: &[PlanSummary]) -> Markup {
     }
 }
 
+/// Pieces of time on the page: those that come next.
+const PLANNED: usize = 4;
+
+/// What a plan means to do, and at which price: what runs now and what comes next.
+fn planned(app: &App, plan: &PlanSummary, currency: &str) -> Markup {
+    let now = app.clock.now();
+    let slots = plan.state.as_ref().map(|state| &*state.planned).unwrap_or_default();
+    let left: Vec<_> = slots.iter().filter(|slot| slot.end > now).collect();
+    html! {
+        @if !left.is_empty() {
+            ol.planned {
+                @for slot in left.iter().take(PLANNED) {
+                    li {
+                        span {
+                            (format::moment(slot.start, &app.zone)) "\u{2013}" (format::clock(slot.end, &app.zone)) " "
+                            (slot.action.replace("start", "charge"))
+                        }
+                        span.price {
+                            @match slot.price {
+                                Some(price) => { (format!("{price:.3} {currency}")) }
+                                None => { "no price" }
+                            }
+                        }
+                    }
+                }
+                @if left.len() > PLANNED { li { "and " (left.len() - PLANNED) " more" } }
+            }
+        }
+    }
+}
+
+/// What the prices of a plan are in; empty where its tariff is not there.
+fn currency_of(plan: &PlanSummary, plans: &[PlanSummary]) -> String {
+    let tariff = plan.json.get("tariff").and_then(Value::as_str);
+    let tariff = plans.iter().find(|p| Some(p.id.as_str()) == tariff);
+    tariff.and_then(|t| t.json.get("currency")).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
 fn recent(app: &App, events: &[(u64, Event)]) -> Markup {
     html! {
-        section.card {
+        section.card #events {
             h2 { "Events" }
             @if events.is_empty() { p.sub { "Nothing happened yet." } }
             ul.rows.events {
                 @for (_, event) in events {
                     li data-severity=(event.severity) data-state=(event.state) {
-                        div { (event.text) }
+                        div { (format::local_times(&event.text, &app.zone)) }
                         p.sub {
                             (format::moment(event.ts, &app.zone))
                             @if let Some(device) = &event.device { " \u{b7} " (device) }

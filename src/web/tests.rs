@@ -236,6 +236,7 @@ impl Rig {
                     source: "acme".into(),
                     rank: Rank::Command,
                     action: "charge",
+                    plan: None,
                     ends_at: Some(Timestamp::from_ms(1_800_003_600_000)),
                 },
             );

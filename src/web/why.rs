@@ -89,8 +89,8 @@ fn trace(answer: &Value, zone: &TimeZone) -> Markup {
         @if let Some(note) = answer.get("note").and_then(Value::as_str) { p.fault { (note) } }
         @if let Some(before) = before {
             p.sub { "Before, since " (format_at(text(before, "at"), zone)) ": " (text(before, "sentence")) }
-        } @else if !steps.is_empty() {
-            p.sub { "Since " (since) ", clock " (text(answer, "clock")) }
+        } @else if !since.is_empty() {
+            p.sub { "Since " (since) ", clock " (text(answer, "clock")) @if steps.is_empty() { ": no command, plan or limit" } }
             ol.trace {
                 @for step in steps {
                     @let (word, what) = says(step, zone);

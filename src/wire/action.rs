@@ -30,7 +30,8 @@ pub fn parse_action(kind: DeviceKind, name: &str, params: &Map<String, Value>) -
         return Err(format!("unknown action `{name}`; a {kind} takes: {}", names_for(kind)));
     };
     if !kinds.contains(&kind) {
-        return Err(format!("action `{name}` is not for a {kind}, which takes: {}", names_for(kind)));
+        let a = if kind == DeviceKind::Inverter { "an" } else { "a" };
+        return Err(format!("action `{name}` is not for {a} {kind}, which takes: {}", names_for(kind)));
     }
     for key in params.keys() {
         if !known.contains(&key.as_str()) {

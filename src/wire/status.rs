@@ -101,8 +101,23 @@ pub struct ControlledByJson {
     pub rank: String,
     /// The action's name.
     pub action: String,
-    /// RFC 3339; null: not by itself (an endless schedule).
+    /// The schedule or plan that asks; null: a command, an event or a limit.
+    #[serde(default)]
+    pub plan: Option<String>,
+    /// RFC 3339; null: not by itself (an endless schedule, a plan that looks at the house).
     pub ends_at: Option<String>,
+}
+
+impl ControlledByJson {
+    /// Who it is, for people: `the owner`, `plan sun`, `acme (command)`.
+    #[must_use]
+    pub fn who(&self) -> String {
+        match &self.plan {
+            Some(plan) => format!("{} {plan}", self.rank),
+            None if self.rank == "owner" && matches!(self.source.as_str(), "local" | "page") => "the owner".to_owned(),
+            None => format!("{} ({})", self.source, self.rank),
+        }
+    }
 }
 
 /// One uplink.

@@ -26,7 +26,7 @@ const SOLAR_PARAMS: [&str; 12] = [
     "min_solar",
 ];
 const PRICE_KEYS: [&str; 7] = ["id", "device", "kind", "rank", "tariff", "timezone", "params"];
-const CHARGE_PARAMS: [&str; 10] = [
+const CHARGE_PARAMS: [&str; 11] = [
     "deadline",
     "days",
     "energy_wh",
@@ -37,6 +37,7 @@ const CHARGE_PARAMS: [&str; 10] = [
     "current_a",
     "max_price",
     "without_price",
+    "otherwise",
 ];
 const TRADE_PARAMS: [&str; 11] = [
     "charge_below",
@@ -278,11 +279,13 @@ fn charge(
         "never" => Unpriced::Never,
         _ => Unpriced::Last,
     };
+    let leaves_rest = read.word("otherwise", &["stop", "none"]) == "none";
     let (deadline, days, need) = (deadline?, days?, need?);
     read.shown.insert("deadline".into(), json!(clock(deadline)));
     let names: Value = DAYS.iter().enumerate().filter(|(d, _)| days & (1 << d) != 0).map(|(_, w)| *w).collect();
     read.shown.insert("days".into(), names);
-    Some((PriceCharge { tariff, zone, deadline, days, need, power_w, current_a, max_price, unpriced }, read.shown))
+    let spec = PriceCharge { tariff, zone, deadline, days, need, power_w, current_a, max_price, unpriced, leaves_rest };
+    Some((spec, read.shown))
 }
 
 fn trade(mut read: Reader<'_>, tariff: crate::model::PlanId) -> Option<(PriceTrade, Map<String, Value>)> {

@@ -100,7 +100,7 @@ function device(data) {
   if (soc) soc.value = data.points.soc_pct ?? 0;
   const held = $("[data-f=held]", card), by = data.controlled_by;
   held.hidden = !by;
-  if (by) put(held, `${by.action.replaceAll("_", " ")} by ${by.source} (${by.rank})${by.ends_at ? ` until ${moment(by.ends_at)}` : ""}`);
+  if (by) put(held, `${by.action.replaceAll("_", " ")} by ${who(by)}${by.ends_at ? ` until ${moment(by.ends_at)}` : ""}`);
   holder(card, by);
   const error = $("[data-f=error]", card);
   error.hidden = !data.error;
@@ -108,6 +108,12 @@ function device(data) {
   // The card was made before the device told what it has: the page is made anew, unless somebody is typing.
   const isNew = "empty" in card.dataset && data.age_ms !== null;
   if (isNew && !$("details[open]")) location.reload();
+}
+
+// As in wire/status.rs.
+function who(by) {
+  if (by.plan) return `${by.rank} ${by.plan}`;
+  return by.rank === "owner" && ["local", "page"].includes(by.source) ? "the owner" : `${by.source} (${by.rank})`;
 }
 
 // What the owner can do about whoever holds a device.
@@ -174,7 +180,12 @@ async function because(details, at = "") {
   }
 }
 const askedAt = (details) => $("[name=at]", details).value.trim();
+let told = "";
 function why(sentences) {
+  const all = JSON.stringify(sentences);
+  // Somebody decided something else: a schedule or an event may say why.
+  if (told && told !== all) setTimeout(refreshLists, 1500);
+  told = all;
   for (const details of document.querySelectorAll("[data-why]")) {
     const line = $("[data-f=why]", details.parentElement), text = sentences[details.dataset.why] ?? "";
     if (line.textContent === text) continue;
@@ -219,8 +230,23 @@ function refreshChart() {
     part.setAttribute(name, part.getAttribute(name).replace(/&t=\d+$/, "") + "&t=" + Math.floor(Date.now() / 60000));
   }
 }
+// Schedules, events and what writing costs change seldom: they come from the page itself.
+async function refreshLists() {
+  if (document.hidden) return;
+  try {
+    const answer = await fetch("/");
+    if (!answer.ok || answer.redirected) return;
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const tolls = [...document.querySelectorAll(".toll")].map((toll) => toll.id);
+    for (const id of ["schedules", "events", ...tolls]) {
+      const [old, now] = [document.getElementById(id), fresh.getElementById(id)];
+      if (old && now && old.innerHTML !== now.innerHTML) old.replaceWith(now);
+    }
+  } catch { /* the stream tells that the gateway is lost */ }
+}
 if (lost) {
   connect();
+  setInterval(refreshLists, 30000);
   setInterval(() => {
     // A stream that says nothing is as lost as one that ended.
     if (Date.now() - lastSeen > 20000) { lost.hidden = false; lastSeen = Date.now(); connect(); }
@@ -228,7 +254,7 @@ if (lost) {
   setInterval(refreshChart, 60000);
   // A page that nobody looks at asks for nothing.
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) { source?.close(); } else { lastSeen = Date.now(); connect(); refreshChart(); }
+    if (document.hidden) { source?.close(); } else { lastSeen = Date.now(); connect(); refreshChart(); refreshLists(); }
   });
 }
 
