@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::control;
 use crate::device;
 use crate::guard::Journal;
-use crate::model::{BootId, DeviceId, GatewayId, Held, OwnerWord, Timestamp, UplinkName};
+use crate::model::{BootId, DeviceId, GatewayId, Held, IntentKey, OwnerWord, Timestamp, UplinkName};
 use crate::observe::{Board, BoardParts};
 use crate::profile::Catalogue;
 use crate::runtime::{Clock, Exit, Shutdown, ShutdownSwitch, Supervisor};
@@ -205,6 +205,7 @@ pub async fn start(
         updates,
         clock: clock.clone(),
         open: memory.open,
+        recent: memory.recent,
         plans: memory.plans,
         owner: memory.owner,
     });
@@ -352,6 +353,7 @@ struct Memory {
     baselines: BTreeMap<DeviceId, String>,
     wears: BTreeMap<DeviceId, String>,
     open: Vec<store::OpenCommand>,
+    recent: Vec<IntentKey>,
     plans: Vec<store::StoredPlan>,
     owner: OwnerWord,
 }
@@ -380,6 +382,7 @@ impl Memory {
             baselines: store.baselines().await.map_err(failed)?.into_iter().collect(),
             wears: store.wears().await.map_err(failed)?.into_iter().collect(),
             open: store.open_commands().await.map_err(failed)?,
+            recent: store.newest_commands(command::RECENT).await.map_err(failed)?,
             plans: store.plans().await.map_err(failed)?,
             owner: command::read_word(store.meta(command::OWNER_WORD).await.map_err(failed)?.as_deref()),
         })

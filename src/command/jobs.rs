@@ -74,6 +74,8 @@ pub(super) enum Done {
     PlanDeleted(Box<PlanJob>, PlanId, Result<bool, StoreError>),
     /// A result or an answer was written down, or could not be.
     Told(Result<(), StoreError>),
+    /// A result of a command could not be kept.
+    Unsaved(Box<CommandResult>, StoreError),
     /// The owner's word was.
     Kept(Result<(), StoreError>),
 }
@@ -97,7 +99,7 @@ impl Jobs {
     pub(super) fn push(&mut self, job: Job) {
         if let Job::Save(newer) = &job
             && self.waiting.len() >= FOLD_AT
-            && let Some(older) = self.waiting.iter_mut().find_map(|j| match j {
+            && let Some(older) = self.waiting.iter_mut().rev().find_map(|j| match j {
                 Job::Save(older) if is_same(older, newer) => Some(older),
                 _ => None,
             })
@@ -106,6 +108,11 @@ impl Jobs {
             return;
         }
         self.waiting.push_back(job);
+    }
+
+    /// Tell the result that the store has just answered with, before newer ones of the same command that wait already.
+    pub(super) fn tell_now(&mut self, result: CommandResult, answer: oneshot::Sender<CommandResult>) {
+        self.waiting.push_front(Job::Tell(Box::new(result), Some(answer)));
     }
 
     /// What a running command has delivered so far: no job, as losing one sum loses nothing.
@@ -117,9 +124,17 @@ impl Jobs {
         }
     }
 
-    /// Forget results of a command that wait: it proved to be an old one.
-    pub(super) fn forget(&mut self, result: &CommandResult) {
-        self.waiting.retain(|job| !matches!(job, Job::Save(other) if is_same(other, result)));
+    /// Forget results of a command that wait: the newest of them.
+    pub(super) fn forget(&mut self, result: &CommandResult) -> Option<CommandResult> {
+        let mut newest = None;
+        self.waiting.retain(|job| match job {
+            Job::Save(other) if is_same(other, result) => {
+                newest = Some((**other).clone());
+                false
+            }
+            _ => true,
+        });
+        newest
     }
 
     /// The next finished job; never while there is none. May be dropped and called again.
@@ -153,7 +168,7 @@ fn start(store: StoreHandle, job: Job) -> Pin<Box<dyn Future<Output = Done> + Se
                 tokio::time::sleep(SAVE_PAUSE).await;
                 saved = store.save_result((*result).clone()).await;
             }
-            Done::Told(saved)
+            saved.map_or_else(|error| Done::Unsaved(result, error), |()| Done::Told(Ok(())))
         }),
         Job::Tell(result, answer) => Box::pin(async move {
             let told = store.tell_result((*result).clone()).await;
@@ -193,5 +208,40 @@ fn start(store: StoreHandle, job: Job) -> Pin<Box<dyn Future<Output = Done> + Se
             drop(job.answer.send(value));
             Done::Told(told)
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::CommandState;
+
+    #[test]
+    fn folding_keeps_the_order() {
+        let (asks, _asked) = tokio::sync::mpsc::channel(1);
+        let store = StoreHandle {
+            asks,
+            live: tokio::sync::broadcast::channel(1).0,
+            next_row: Arc::default(),
+            dropped: Arc::default(),
+            outbox: tokio::sync::watch::channel(0).1,
+            status: tokio::sync::watch::channel(crate::model::StoreStatus::default()).1,
+        };
+        let mut jobs = Jobs::new(store);
+        let result = |id: usize, state| {
+            let id = format!("c-{id}").parse().unwrap();
+            let at = Timestamp::from_ms(0);
+            Job::Save(Box::new(CommandResult::new("mqtt".parse().unwrap(), None, Some(id), state, at)))
+        };
+        jobs.push(result(0, CommandState::Written));
+        jobs.push(result(0, CommandState::Verified));
+        (1..=FOLD_AT).for_each(|id| jobs.push(result(id, CommandState::Written)));
+        jobs.push(result(0, CommandState::Ended));
+        let kept = |job: &Job| match job {
+            Job::Save(result) if result.id.as_ref().is_some_and(|id| id.as_str() == "c-0") => Some(result.state),
+            _ => None,
+        };
+        let kept: Vec<_> = jobs.waiting.iter().filter_map(kept).collect();
+        assert_eq!(kept, [CommandState::Written, CommandState::Ended]);
     }
 }

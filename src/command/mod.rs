@@ -46,7 +46,7 @@ pub use admit::{Admit, Incoming, Refusal, Surroundings, What, admit};
 pub use owner::{LONGEST_PAUSE, OWNER_WORD, OwnerAnswer, OwnerAsk, OwnerWish, read_word};
 pub use plans::PlanSummary;
 pub use recover::{Recovered, recover};
-pub use task::{CommandParts, CommandTask, create};
+pub use task::{CommandParts, CommandTask, RECENT, create};
 pub use track::Tracked;
 
 use crate::model::{CommandResult, Origin, ReplyTo, Timestamp};

@@ -10,6 +10,7 @@
 use super::admit::{Admit, Refusal, What};
 use super::jobs::Job;
 use super::task::Desk;
+use super::track::Tracked;
 use crate::control::ControlMsg;
 use crate::model::{
     ClockState, CommandState, DeviceId, Event, EventState, IntentKey, LeaseEnd, Mono, OptOut, OwnerWord, Pause, Rank,
@@ -17,6 +18,7 @@ use crate::model::{
 };
 use crate::runtime::Clock;
 use crate::wire::{owner_from_json, owner_json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -71,6 +73,9 @@ enum Doubt {
 pub(super) struct Owner {
     pause: Option<(Pause, Doubt)>,
     opted_out: Vec<(OptOut, Mono)>,
+    /// The newest order of acceptance when the owner opted out, of one device or of all: it is meant for events too that
+    /// were on their way to the disk then.
+    swept: BTreeMap<Option<DeviceId>, u64>,
     /// Something changed that the disk does not have.
     is_dirty: bool,
     /// A pause ended while derd did not run: not told yet.
@@ -115,7 +120,7 @@ impl Owner {
             .collect();
         let is_over = word.remote.paused && pause.is_none();
         let is_dirty = is_over || opted_out.len() != word.opted_out.len();
-        Self { pause, opted_out, is_dirty, is_over_untold: is_over }
+        Self { pause, opted_out, swept: BTreeMap::new(), is_dirty, is_over_untold: is_over }
     }
 
     fn remote(&self) -> RemoteControl {
@@ -138,6 +143,11 @@ impl Owner {
         let What::Intent { rank, .. } = what else { return None };
         let waits = rank.waits_in_a_pause() && *uplink != UplinkName::local();
         waits.then(|| RemoteControl::from(pause).reason())
+    }
+
+    /// Did the owner opt out after this came.
+    fn is_swept(&self, device: &DeviceId, order: u64) -> bool {
+        [Some(device.clone()), None].iter().any(|meant| self.swept.get(meant).is_some_and(|last| order <= *last))
     }
 
     /// Is this an event that the owner does not want.
@@ -224,12 +234,28 @@ impl Desk {
             *end > now && !outs.iter().any(|(out, _)| (&out.uplink, &out.device) == (&old.uplink, &old.device))
         });
         self.owner.opted_out.extend(outs.iter().cloned());
+        self.owner.swept.insert(device.clone(), self.book.last_order);
         self.owe(ControlMsg::OptOut { device }).await;
-        for (out, _) in &outs {
-            let text = format!("The owner opted {} out of the event of {} until {}", out.device, out.uplink, out.until);
-            self.tell_event("opted_out", EventState::Raised, Some(out.device.clone()), text);
-        }
+        outs.iter().for_each(|(out, _)| self.tell_opted_out(out));
         OwnerAnswer::OptedOut(outs.into_iter().map(|(out, _)| out).collect())
+    }
+
+    fn tell_opted_out(&mut self, out: &OptOut) {
+        let text = format!("The owner opted {} out of the event of {} until {}", out.device, out.uplink, out.until);
+        self.tell_event("opted_out", EventState::Raised, Some(out.device.clone()), text);
+    }
+
+    /// Has the owner opted out of this event while it was on its way to the disk: then it does not act.
+    pub(super) fn overtaken(&mut self, key: &IntentKey, tracked: &Tracked) -> bool {
+        let IntentKey::Command { uplink, device: Some(device), .. } = key else { return false };
+        let Some(until) = tracked.event_end().filter(|_| self.owner.is_swept(device, tracked.order())) else {
+            return false;
+        };
+        let out = OptOut { uplink: uplink.clone(), device: device.clone(), until };
+        self.tell_opted_out(&out);
+        self.owner.opted_out.push((out, tracked.deadline()));
+        self.jobs.push(Job::Keep(self.owner.word(), None));
+        true
     }
 
     /// The end of a pause may have come, or the clock may be right now.

@@ -3,6 +3,7 @@
 use super::admit::{What, is_release, read_again};
 use super::owner::{is_opted_out, pause_of};
 use super::{LONGEST_LEASE, Tracked};
+use crate::control::OPTED_OUT;
 use crate::model::{
     ClockState, CommandResult, CommandState, DeviceSpec, Intent, IntentKey, OwnerWord, Pause, PlanId, Rank, SiteLimit,
     SiteSpec,
@@ -104,7 +105,7 @@ fn one_command(
     }
     let event = matches!(what, What::Intent { rank: Rank::Event, .. }).then_some(command.ends_at);
     if event.is_some() && command.device.as_ref().is_some_and(|on| is_opted_out(owner, &command.uplink, on, now)) {
-        return settle(CommandState::Ended, "opted out by the owner");
+        return settle(CommandState::Ended, OPTED_OUT);
     }
     // A clock that was set back must not prolong a lease beyond all bounds.
     let left = command.ends_at.since(now).min(LONGEST_LEASE);

@@ -1,13 +1,16 @@
 //! What becomes of commands: the store's word, control's reports, the end.
 
 use super::jobs::{Admission, Deed, Job};
-use super::task::{Act, Desk};
+use super::task::{Act, Desk, Late};
 use super::track::Tracked;
-use crate::control::{ControlBusy, ControlMsg};
+use crate::control::{ControlBusy, ControlMsg, OPTED_OUT};
 use crate::model::{CommandResult, CommandState, IntentKey, IntentUpdate, Timestamp};
-use crate::store::{Admitted, StoreError};
+use crate::store::{Admitted, NewCommand, StoreError};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
+/// Commands that acted without the disk and are kept in memory at most.
+const MOST_LATE: usize = 256;
 /// How long after its deadline a command is ended without control's word.
 const OVERDUE: Duration = Duration::from_secs(120);
 
@@ -15,7 +18,7 @@ impl Desk {
     /// The store has said whether a command is new.
     pub(super) async fn settle(&mut self, admission: Admission, admitted: Result<Admitted, StoreError>) {
         let Admission { key, new, deed, answer } = admission;
-        let mut result = new.result;
+        let mut result = new.result.clone();
         match admitted {
             Ok(Admitted::New { order }) => {
                 self.book.last_order = self.book.last_order.max(order);
@@ -24,7 +27,8 @@ impl Desk {
                     // It acted when the disk did not work, and is kept only now.
                     Deed::Known => {
                         let at = self.clock.now();
-                        let latest = self.book.tracked.get(&key).map(|tracked| tracked.result().clone());
+                        let end = self.late.remove(&key).and_then(|late| late.end);
+                        let latest = end.or_else(|| Some(self.book.tracked.get(&key)?.result().clone()));
                         result = latest.unwrap_or_else(|| {
                             let reason = Some("it had acted before it could be written down".to_owned());
                             ended(result, CommandState::Ended, at, reason)
@@ -39,7 +43,7 @@ impl Desk {
             Ok(Admitted::Duplicate(stored)) => {
                 self.undo(&key, &deed).await;
                 let again = CommandResult { reply_to: result.reply_to, ..*stored };
-                self.jobs.push(Job::Tell(Box::new(again), Some(answer)));
+                self.jobs.tell_now(again, answer);
             }
             Ok(Admitted::Conflict(_)) => {
                 self.undo(&key, &deed).await;
@@ -56,6 +60,10 @@ impl Desk {
                     result.state = CommandState::Rejected;
                     result.reason = Some(format!("it could not be written down: {error}"));
                 }
+                if matches!(deed, Deed::Acted) && self.late.len() < MOST_LATE {
+                    let end = self.jobs.forget(&result).filter(|last| last.state.is_final());
+                    self.late.insert(key, Late { new: NewCommand { result: result.clone(), ..new }, end });
+                }
                 drop(answer.send(result));
                 self.disk(&Err(error));
             }
@@ -67,7 +75,7 @@ impl Desk {
         if let Deed::Acted = deed
             && let Some(tracked) = self.book.tracked.remove(key)
         {
-            self.jobs.forget(tracked.result());
+            drop(self.jobs.forget(tracked.result()));
             self.book.remember(key);
             self.owe(ControlMsg::Withdraw(key.clone())).await;
         }
@@ -75,6 +83,11 @@ impl Desk {
 
     /// A new command is durable: it acts. Returns its first result.
     async fn carry_out(&mut self, key: &IntentKey, act: Act, result: CommandResult) -> CommandResult {
+        if self.overtaken(key, &act.tracked) {
+            let last = ended(result, CommandState::Ended, self.clock.now(), Some(OPTED_OUT.to_owned()));
+            self.jobs.push(Job::Save(Box::new(last.clone())));
+            return last;
+        }
         let is_release = matches!(act.msg, ControlMsg::Release { .. } | ControlMsg::Withdraw(_));
         let sent = if is_release {
             self.release(key, act.msg, act.tracked.order()).await
@@ -126,10 +139,9 @@ impl Desk {
         if changes.delivered {
             self.jobs.delivered(tracked.result());
         }
-        for result in changes.results {
-            self.jobs.push(Job::Save(Box::new(result)));
-        }
-        if tracked.result().state.is_final() {
+        let is_over = tracked.result().state.is_final();
+        self.save(&update.key, changes.results);
+        if is_over {
             self.log_end(&update.key);
         }
         if changes.withdraw {
@@ -137,13 +149,20 @@ impl Desk {
         }
     }
 
+    /// Results of a command, in order, for the disk. Of one that is not written down yet the end is kept until it is.
+    fn save(&mut self, key: &IntentKey, results: Vec<CommandResult>) {
+        match self.late.get_mut(key) {
+            Some(late) => late.end = results.into_iter().rfind(|result| result.state.is_final()),
+            None => results.into_iter().for_each(|result| self.jobs.push(Job::Save(Box::new(result)))),
+        }
+    }
+
     /// End a command from this side.
     async fn finish(&mut self, key: &IntentKey, state: CommandState, reason: &str) {
         let at = self.clock.now();
         let Some(tracked) = self.book.tracked.get_mut(key) else { return };
-        for result in tracked.settle(state, at, Some(reason.to_owned())).results {
-            self.jobs.push(Job::Save(Box::new(result)));
-        }
+        let changes = tracked.settle(state, at, Some(reason.to_owned()));
+        self.save(key, changes.results);
         self.log_end(key);
         self.owe(ControlMsg::Withdraw(key.clone())).await;
     }
@@ -192,7 +211,20 @@ impl Desk {
         }
     }
 
-    /// Log the disk's trouble once when it begins and once when it ends.
+    /// The ends that the disk did not take are for it again.
+    pub(super) fn save_again(&mut self) {
+        for (key, late) in &self.late {
+            let (key, new) = (key.clone(), late.new.clone());
+            // Who sent it has its answer.
+            let answer = oneshot::channel().0;
+            self.jobs.push(Job::Admit(Box::new(Admission { key, new, deed: Deed::Known, answer })));
+        }
+        for result in self.unsaved.drain(..) {
+            self.jobs.push(Job::Save(Box::new(result)));
+        }
+    }
+
+    /// Log the disk's trouble once when it begins and once when it ends; then what it did not take is for it again.
     pub(super) fn disk(&mut self, outcome: &Result<(), StoreError>) {
         match outcome {
             Err(error) if !self.disk_fault => {
@@ -202,6 +234,7 @@ impl Desk {
             Ok(()) if self.disk_fault => {
                 self.disk_fault = false;
                 tracing::info!("results of commands are written down again");
+                self.save_again();
             }
             _ => {}
         }

@@ -6,18 +6,18 @@ use super::plans::{PlanSummary, Plans, Verdict, answer};
 use super::{CommandHandle, INBOX, RawCommand, RawPlan, Recovered, Tracked, recover};
 use crate::control::{ControlHandle, ControlMsg};
 use crate::model::{
-    DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, OwnerWord, PlanId, PlanState, SiteSpec,
-    UplinkName,
+    CommandResult, DeviceId, DeviceSpec, DeviceStatus, IntentKey, IntentUpdate, Mono, OwnerWord, PlanId, PlanState,
+    SiteSpec, UplinkName,
 };
 use crate::runtime::{Clock, Exit, Shutdown};
-use crate::store::{OpenCommand, StoreHandle, StoredPlan};
+use crate::store::{NewCommand, OpenCommand, StoreError, StoreHandle, StoredPlan};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// Ids kept in memory, so that a `stop` that comes again does not act while the disk is asked.
-const RECENT: usize = 256;
+/// Ids kept in memory, over a restart too, so that a `stop` that comes again does not act while the disk is asked.
+pub const RECENT: usize = 256;
 /// How often what depends on time alone is looked at again.
 const TURN: Duration = Duration::from_secs(60);
 /// How often it is seen whether plans that look at the house changed their minds.
@@ -45,6 +45,8 @@ pub struct CommandParts {
     pub clock: Clock,
     /// Commands that an earlier run left open: the same that [`recover`] was given for control.
     pub open: Vec<OpenCommand>,
+    /// The commands that came last before, open or not, oldest first: [`RECENT`] of them.
+    pub recent: Vec<IntentKey>,
     /// Plans of an earlier run: the same.
     pub plans: Vec<StoredPlan>,
     /// The owner's word of an earlier run: the same.
@@ -81,6 +83,10 @@ pub(super) struct Desk {
     pub(super) retained: u64,
     pub(super) retained_told: Option<Mono>,
     pub(super) disk_fault: bool,
+    /// Ends of commands that the disk did not take: at most one of each that ran.
+    pub(super) unsaved: Vec<CommandResult>,
+    /// What acted although the disk did not take it: it is written down before anything is told of it.
+    pub(super) late: BTreeMap<IntentKey, Late>,
 }
 
 /// The commands that run.
@@ -89,6 +95,13 @@ pub(super) struct Book {
     pub(super) recent: VecDeque<IntentKey>,
     /// Order of acceptance, growing; it follows the store's.
     pub(super) last_order: u64,
+}
+
+/// A `stop` or `idle` that acted and is not written down.
+pub(super) struct Late {
+    pub(super) new: NewCommand,
+    /// Its end, when it came meanwhile.
+    pub(super) end: Option<CommandResult>,
 }
 
 /// What a command does once it is written down.
@@ -105,7 +118,8 @@ pub fn create(parts: CommandParts) -> (CommandHandle, CommandTask) {
     let (asks_tx, asks) = mpsc::channel(INBOX);
     let found = recover(&parts.open, &parts.plans, &parts.devices, &parts.site, &parts.owner, &parts.clock);
     let mut jobs = Jobs::new(parts.store.clone());
-    let (plans, book) = take_up(found, &mut jobs, &parts.plans);
+    let (plans, mut book) = take_up(found, &mut jobs, &parts.plans);
+    parts.recent.iter().for_each(|key| book.remember(key));
     let states = parts.control.status().borrow().plans.clone();
     let (summaries, summaries_rx) = watch::channel(Arc::new(plans.summaries(parts.clock.now(), &states)));
     let owner = Owner::new(&parts.owner, &parts.clock);
@@ -124,6 +138,8 @@ pub fn create(parts: CommandParts) -> (CommandHandle, CommandTask) {
         retained: 0,
         retained_told: None,
         disk_fault: false,
+        unsaved: Vec::new(),
+        late: BTreeMap::new(),
     };
     let told_states = BTreeMap::new();
     let task = CommandTask { commands, documents, updates: parts.updates, asks, summaries, told_states, desk };
@@ -179,6 +195,7 @@ impl CommandTask {
                 Some(raw) = self.documents.recv(), if takes_plans => self.desk.document(raw),
                 _ = turn.tick() => {
                     self.desk.owner_turn().await;
+                    self.desk.save_again();
                     self.desk.sweep().await;
                     self.publish();
                 }
@@ -269,6 +286,14 @@ impl Desk {
         match done {
             Done::Told(told) => {
                 self.disk(&told);
+                false
+            }
+            Done::Unsaved(result, error) => {
+                // Only an end: all else is overtaken by it.
+                if result.state.is_final() && error != StoreError::Stopped {
+                    self.unsaved.push(*result);
+                }
+                self.disk(&Err(error));
                 false
             }
             Done::Kept(kept) => {

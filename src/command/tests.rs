@@ -2,6 +2,7 @@
 
 mod admit;
 mod disk;
+mod kills;
 mod owner;
 mod task;
 mod track;

@@ -3,6 +3,7 @@
 use super::arbiter::{Decision, Holder};
 use super::effect::{EffectWatch, Energy};
 use super::remote::HeldBack;
+use super::tell::Budget;
 use crate::model::{
     Action, Applied, DeviceId, Intent, IntentKey, IntentUpdate, Mono, Outcome, Point, Progress, Sample, Stage,
     Timestamp, UplinkName,
@@ -11,6 +12,11 @@ use std::time::Duration;
 
 /// How often it is told what a running command has delivered: no more than this is lost beside the store's own interval.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Changes of what is applied, and the proofs of them, are told at once so often (each); then one per [`CHANGE_EVERY`], always the
+/// newest: a limit that moves with the load, or a ramp, must not flood the sender.
+const CHANGES_AT_ONCE: u32 = 4;
+const CHANGE_EVERY: Duration = Duration::from_secs(10);
 
 /// Where a command stands with control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +38,13 @@ struct Claim {
     energy: Energy,
     /// The sum that was told last, and when; `None`: it has not acted yet.
     told: Option<(Mono, f64)>,
+    /// What is applied now, where that is not told yet.
+    newest: Option<Applied>,
+    /// Since it took the device it was verified; and proofs since then that are not told yet: the newest.
+    is_verified: bool,
+    proof: Option<IntentUpdate>,
+    changes: Budget,
+    proofs: Budget,
 }
 
 /// All running commands.
@@ -77,6 +90,11 @@ impl Claims {
             effect: EffectWatch::default(),
             energy: Energy::default(),
             told: None,
+            newest: None,
+            is_verified: false,
+            proof: None,
+            changes: Budget::new(CHANGES_AT_ONCE, CHANGE_EVERY),
+            proofs: Budget::new(CHANGES_AT_ONCE, CHANGE_EVERY),
         });
     }
 
@@ -114,6 +132,7 @@ impl Claims {
         self.0.retain_mut(|c| {
             let is_over = ends(&c.intent);
             if is_over {
+                c.tell_newest(at, updates);
                 c.energy.pause(now);
                 updates.push(IntentUpdate { key: c.intent.key.clone(), at, progress: progress(c.energy.wh()) });
             }
@@ -195,7 +214,14 @@ impl Claims {
             claim.close(now, at, updates);
         }
         let progress = Progress::Device { stage: outcome.stage.clone(), evidence: outcome.evidence.clone() };
-        updates.push(IntentUpdate { key: key.clone(), at, progress });
+        let update = IntentUpdate { key: key.clone(), at, progress };
+        let is_again = outcome.stage == Stage::Verified && std::mem::replace(&mut claim.is_verified, true);
+        if is_again && !claim.proofs.take(now) {
+            claim.proof = Some(update);
+        } else {
+            claim.proof = None;
+            updates.push(update);
+        }
         match &outcome.stage {
             Stage::Written => {}
             Stage::Verified if claim.intent.action.is_standing() => self.end(now, at, updates, |i| i.key == key),
@@ -255,6 +281,7 @@ impl Claims {
 impl Claim {
     /// It is over in a way that says nothing of energy: what it has delivered is told before.
     fn close(&mut self, now: Mono, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+        self.tell_newest(at, updates);
         self.energy.pause(now);
         if let Some(wh) = self.energy.wh() {
             updates.push(IntentUpdate { key: self.intent.key.clone(), at, progress: Progress::Delivered { wh } });
@@ -265,13 +292,39 @@ impl Claim {
         if self.phase != Phase::Active {
             self.energy.begin(&self.intent.action, now, power);
             self.told.get_or_insert((now, 0.0));
-        } else if !differs(&self.applied, &holder.applied) {
-            return;
+            (self.newest, self.proof, self.is_verified) = (None, None, false);
+        } else {
+            if self.proof.is_some() && self.proofs.take(now) {
+                updates.extend(self.proof.take());
+            }
+            if !differs(&self.applied, &holder.applied) {
+                self.newest = None;
+                return;
+            }
+            if !self.changes.take(now) {
+                self.newest = Some(holder.applied.clone());
+                return;
+            }
         }
         self.phase = Phase::Active;
-        self.applied = holder.applied.clone();
-        let progress = Progress::Active(self.applied.clone());
-        updates.push(IntentUpdate { key: self.intent.key.clone(), at, progress });
+        self.newest = Some(holder.applied.clone());
+        self.tell_applied(at, updates);
+    }
+
+    fn tell_applied(&mut self, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+        if let Some(applied) = self.newest.take() {
+            self.applied = applied;
+            let progress = Progress::Active(self.applied.clone());
+            updates.push(IntentUpdate { key: self.intent.key.clone(), at, progress });
+        }
+    }
+
+    /// Its last word carries the newest of everything.
+    fn tell_newest(&mut self, at: Timestamp, updates: &mut Vec<IntentUpdate>) {
+        if self.phase == Phase::Active {
+            self.tell_applied(at, updates);
+            updates.extend(self.proof.take());
+        }
     }
 }
 
@@ -283,4 +336,65 @@ fn differs(old: &Applied, new: &Applied) -> bool {
             let noise = if k0 == "power_w" { (v0.abs() * 0.01).max(25.0) } else { 0.05 };
             k0 != k1 || (v0 - v1).abs() >= noise
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Demand, LeaseEnd, Params, Rank};
+
+    #[test]
+    fn a_limit_that_moves_all_the_time_is_no_flood_and_the_end_carries_the_newest() {
+        let at = Timestamp::from_ms(0);
+        let (key, device): (_, DeviceId) = (IntentKey::Limit("any"), "battery".parse().unwrap());
+        let end = LeaseEnd { mono: Mono::from_ms(1_000_000), wall: at };
+        let action = Action::Discharge { power_w: None, min_soc_pct: None, max_soc_pct: None };
+        let intent = Intent {
+            key: key.clone(),
+            device: device.clone(),
+            action: action.clone(),
+            rank: Rank::Command,
+            source: String::new(),
+            accepted: 1,
+            since: at,
+            ends_at: at,
+            deadline: end.mono,
+            why: None,
+        };
+        let (mut claims, mut updates) = (Claims::default(), Vec::new());
+        claims.add(intent, Mono::from_ms(0), at, &mut updates);
+        for s in 1..=605u32 {
+            let now = Mono::from_ms(u64::from(s) * 1000);
+            let demand = Demand::BatteryPower { watts: f64::from(s) * 100.0, grid: true };
+            let applied =
+                Applied { params: Params::from([("power_w".to_owned(), f64::from(s) * 100.0)]), limited_by: None };
+            let holder = Holder {
+                key: key.clone(),
+                rank: Rank::Command,
+                source: String::new(),
+                asked: action.clone(),
+                end,
+                demand,
+                on_end: Demand::Release,
+                applied,
+            };
+            let decision = Decision { holder: Some(holder), ..Decision::default() };
+            claims.settle(&device, &decision, None, now, at, &mut updates);
+            let stage = Stage::Verified;
+            let outcome =
+                Outcome { device: device.clone(), cause: Some(key.clone()), demand, at, stage, evidence: vec![] };
+            claims.outcome(&outcome, now, &mut updates);
+        }
+        let count = |updates: &[IntentUpdate], from: &str| {
+            updates.iter().filter(|u| format!("{:?}", u.progress).starts_with(from)).count()
+        };
+        let (applied, proofs) = (count(&updates, "Active"), count(&updates, "Device"));
+        // The first, 4 at once, then 6 in a minute, for ten minutes.
+        assert!((60..=65).contains(&applied) && (60..=65).contains(&proofs), "{applied} and {proofs}");
+        updates.clear();
+        claims.end(Mono::from_ms(606_000), at, &mut updates, |_| true);
+        let Progress::Active(last) = &updates[0].progress else { panic!("{updates:?}") };
+        assert_eq!(last.params["power_w"], 60_500.0);
+        assert!(matches!(updates.last().map(|u| &u.progress), Some(Progress::Ended { .. })));
+    }
 }

@@ -10,13 +10,13 @@ use super::plans::{Cycle, Plans};
 use super::remote::Remote;
 use super::say::{Scene, Stance};
 use super::session::{Sessions, UNPLUGGED};
+use super::site::SiteLimits;
 use super::tell::Teller;
 use super::view::{Freshness, Seen, Unit, View};
 use crate::model::{
-    Action, Applied, ClockState, ControlStatus, ControlledBy, Coupling, Decided, Demand, DeviceId, DeviceKind,
-    DeviceSpec, DeviceState, DeviceStatus, Event, EventState, GridSide, Intent, IntentKey, IntentUpdate, LeaseEnd,
-    Mono, Order, Outcome, Params, Pause, Point, Progress, Rank, Sample, Setpoint, Severity, SiteLimit, SiteSpec, Stage,
-    Timestamp,
+    Action, ClockState, ControlStatus, ControlledBy, Coupling, Decided, Demand, DeviceId, DeviceKind, DeviceSpec,
+    DeviceState, DeviceStatus, Event, EventState, Intent, IntentKey, IntentUpdate, LeaseEnd, Mono, Order, Outcome, Pause,
+    Point, Progress, Rank, Sample, Setpoint, Severity, SiteSpec, Stage, Timestamp,
 };
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ use std::time::Duration;
 /// So long control waits for the first values before it decides without them.
 const FIRST_VALUES: Duration = Duration::from_secs(10);
 /// What the sender of an event is told when the owner opts out.
-const OPTED_OUT: &str = "opted out by the owner";
+pub const OPTED_OUT: &str = "opted out by the owner";
 /// After a setpoint replaced a standing setting in the device's cell: try that one again.
 const STANDING_RETRY: Duration = Duration::from_secs(5);
 
@@ -82,7 +82,7 @@ pub(crate) struct Core {
     remote: Remote,
     sessions: Sessions,
     plans: Plans,
-    site_limits: Vec<SiteLimit>,
+    site_limits: SiteLimits,
     alarms: Alarms,
     frozen: Frozen,
     started: Mono,
@@ -107,7 +107,7 @@ impl Core {
             remote: Remote::default(),
             sessions: Sessions::default(),
             plans: Plans::default(),
-            site_limits: Vec::new(),
+            site_limits: SiteLimits::default(),
             alarms: Alarms::default(),
             frozen: Frozen::default(),
             started,
@@ -134,9 +134,9 @@ impl Core {
             }
             ControlMsg::Withdraw(key) => {
                 self.claims.end(now.mono, now.wall, &mut self.pending, |i| i.key == key);
-                self.end_site_limits(now, |l| l.key == key);
+                self.site_limits.end(now.wall, &mut self.pending, |l| l.key == key);
             }
-            ControlMsg::SiteLimit(limit) => self.site_limit(limit, now),
+            ControlMsg::SiteLimit(limit) => self.site_limits.add(limit),
             ControlMsg::Plan { doc, order, source } => self.plans.put(doc, order, source),
             ControlMsg::DropPlan(id) => self.plans.drop_plan(&id),
             ControlMsg::Pause { until } => {
@@ -224,7 +224,8 @@ impl Core {
     /// One arbitration over everything, and what follows from it.
     pub(crate) fn cycle(&mut self, now: Now) -> Vec<Effect> {
         self.claims.end(now.mono, now.wall, &mut self.pending, |i| i.deadline <= now.mono);
-        self.end_site_limits(now, |l| l.deadline <= now.mono);
+        self.site_limits.end(now.wall, &mut self.pending, |l| l.deadline <= now.mono);
+        self.site_limits.tell(&self.site, now.wall, &mut self.pending);
         let samples: Vec<_> = self.desks.iter().map(|d| d.sample.clone()).collect();
         let view = View::new(&self.units, &samples, self.site.phases, now.mono);
         let Now { mono, wall, clock } = now;
@@ -235,7 +236,7 @@ impl Core {
         self.claims.hold_back(&held_back, now.mono, now.wall, &mut self.pending);
         let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| i.action.is_standing());
 
-        let bounds = Bounds::new(&self.site, &self.site_limits);
+        let bounds = Bounds::new(&self.site, self.site_limits.all());
         let question =
             Question { view: &view, intents: &held, site: &self.site, bounds, now: now.mono, wall: now.wall };
         let mut decisions = decide(&question, &mut self.memory);
@@ -332,7 +333,7 @@ impl Core {
 
     /// How long nothing changes by itself; `None`: nobody knows of anything.
     pub(crate) fn next_wake(&self, now: Now) -> Option<Duration> {
-        let limits = self.site_limits.iter().map(|l| l.deadline);
+        let limits = self.site_limits.all().iter().map(|l| l.deadline);
         let lease = limits.chain(self.claims.next_end()).chain(self.remote.ends()).min().map(|end| end.since(now.mono));
         let plan = self.plans.next_change().map(|t| t.since(now.wall));
         // What is due already waits for the next tick (plans do while the clock is not to be trusted): no spinning.
@@ -362,37 +363,6 @@ impl Core {
         let grid = view.units.iter().position(Unit::is_grid);
         let is_awaited = grid.is_some_and(|i| view.seen.get(i).is_some_and(|s| s.fresh == Freshness::Never));
         !(is_limited && is_awaited) || now.since(self.started) >= FIRST_VALUES
-    }
-
-    fn site_limit(&mut self, limit: SiteLimit, now: Now) {
-        if self.site_limits.iter().any(|l| l.key == limit.key) {
-            return;
-        }
-        let installer = Bounds::new(&self.site, &[]);
-        let own = match limit.side {
-            GridSide::Import => installer.import_w,
-            GridSide::Export => installer.export_w,
-        };
-        let is_tighter = own.is_some_and(|own| own < limit.power_w);
-        let watts = own.map_or(limit.power_w, |own| own.min(limit.power_w));
-        let applied = Applied {
-            params: Params::from([("power_w".to_owned(), watts)]),
-            limited_by: is_tighter.then(|| "installer".to_owned()),
-        };
-        self.pending.push(IntentUpdate { key: limit.key.clone(), at: now.wall, progress: Progress::Active(applied) });
-        self.site_limits.push(limit);
-    }
-
-    fn end_site_limits(&mut self, now: Now, ends: impl Fn(&SiteLimit) -> bool) {
-        let pending = &mut self.pending;
-        self.site_limits.retain(|l| {
-            let is_over = ends(l);
-            if is_over {
-                let progress = Progress::Ended { delivered_wh: None };
-                pending.push(IntentUpdate { key: l.key.clone(), at: now.wall, progress });
-            }
-            !is_over
-        });
     }
 
     fn raise_alarms(&mut self, decisions: &[Decision<'_>], is_grid_lost: bool, now: Now, effects: &mut Vec<Effect>) {

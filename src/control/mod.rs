@@ -10,6 +10,7 @@
 //! - `trace`: why: what each limit took, as small values; texts are made only when a decision is told.
 //! - `tell`, `say`: when a decision is told, and in which words.
 //! - `core`: the state between cycles; events go in, effects come out, nothing waits.
+//! - `site`: the limits of the site that came from outside, and what their senders are told.
 //! - `effect`: is the physical effect of a command seen, and how much energy did it move.
 //! - `remote`, `session`: the owner's word: the pause of remote control, and what ends when the car leaves.
 //! - `task`: the select loop that feeds `core` and carries its effects out.
@@ -34,6 +35,7 @@ mod say;
 #[cfg(test)]
 mod sequence_tests;
 mod session;
+mod site;
 mod task;
 mod tell;
 #[cfg(test)]
@@ -41,6 +43,7 @@ mod tests;
 mod trace;
 mod view;
 
+pub use self::core::OPTED_OUT;
 #[cfg(test)]
 pub(crate) use self::core::{Core, Effect, Now};
 pub use task::{ControlParts, ControlTask, ControlledDevice, create};

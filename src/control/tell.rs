@@ -266,23 +266,31 @@ impl Teller {
 
 /// Some at once, then one at a time.
 #[derive(Debug)]
-struct Budget {
+pub(super) struct Budget {
+    most: u32,
+    every: Duration,
     left: u32,
     filled: Mono,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { left: REASONS_AT_ONCE, filled: Mono::from_ms(0) }
+        Self::new(REASONS_AT_ONCE, REASONS_EVERY)
     }
 }
 
 impl Budget {
-    fn take(&mut self, now: Mono) -> bool {
-        let more = u32::try_from(now.since(self.filled).as_millis() / REASONS_EVERY.as_millis()).unwrap_or(u32::MAX);
+    /// So many at once, then one in this time (more than 0).
+    pub(super) const fn new(most: u32, every: Duration) -> Self {
+        Self { most, every, left: most, filled: Mono::from_ms(0) }
+    }
+
+    /// Is there one left: then it is taken.
+    pub(super) fn take(&mut self, now: Mono) -> bool {
+        let more = u32::try_from(now.since(self.filled).as_millis() / self.every.as_millis()).unwrap_or(u32::MAX);
         if more > 0 {
-            self.left = self.left.saturating_add(more).min(REASONS_AT_ONCE);
-            self.filled = self.filled.plus(REASONS_EVERY.saturating_mul(more));
+            self.left = self.left.saturating_add(more).min(self.most);
+            self.filled = self.filled.plus(self.every.saturating_mul(more));
         }
         let Some(left) = self.left.checked_sub(1) else { return false };
         self.left = left;

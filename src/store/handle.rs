@@ -2,8 +2,8 @@
 
 use super::decisions::{Decision, DecisionRow, Gap};
 use crate::model::{
-    CommandId, CommandResult, DeviceId, Event, Held, PlanId, Point, RowNo, Sample, StoreStatus, Stored, Timestamp,
-    UplinkName, Value,
+    CommandId, CommandResult, DeviceId, Event, Held, IntentKey, PlanId, Point, RowNo, Sample, StoreStatus, Stored,
+    Timestamp, UplinkName, Value,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,6 +168,7 @@ pub(crate) enum Ask {
     SaveResult(Box<CommandResult>, oneshot::Sender<Result<(), StoreError>>),
     TellResult(Box<CommandResult>, oneshot::Sender<Result<(), StoreError>>),
     OpenCommands(oneshot::Sender<Result<Vec<OpenCommand>, StoreError>>),
+    NewestCommands(usize, oneshot::Sender<Result<Vec<IntentKey>, StoreError>>),
     SavePlan(Box<(PlanId, String, UplinkName, Timestamp)>, oneshot::Sender<Result<u64, StoreError>>),
     DeletePlan(PlanId, oneshot::Sender<Result<bool, StoreError>>),
     Plans(oneshot::Sender<Result<Vec<StoredPlan>, StoreError>>),
@@ -307,6 +308,14 @@ impl StoreHandle {
     /// [`StoreError`]
     pub async fn open_commands(&self) -> Result<Vec<OpenCommand>, StoreError> {
         self.ask(Ask::OpenCommands).await
+    }
+
+    /// The names of the commands that were admitted last, open or not, oldest first, at most so many: asked once, at start.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn newest_commands(&self, limit: usize) -> Result<Vec<IntentKey>, StoreError> {
+        self.ask(|tx| Ask::NewestCommands(limit, tx)).await
     }
 
     /// Write a plan down, durably, in place of one with its id. Returns its order of acceptance.

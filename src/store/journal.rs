@@ -4,7 +4,7 @@ use super::delivered::kept_json;
 use super::handle::{Admitted, NewCommand, Notice, NoticeBody, OpenCommand, OutboxItem, StoredPlan};
 use super::sql::{next_number, number, read_id, set_meta, set_number, to_i64, to_u64};
 use crate::model::{
-    CommandResult, DeviceId, Event, EventState, Held, PlanId, ReplyTo, Severity, Timestamp, UplinkName,
+    CommandResult, DeviceId, Event, EventState, Held, IntentKey, PlanId, ReplyTo, Severity, Timestamp, UplinkName,
 };
 use crate::wire::{demand_from_json, demand_json, result_from_json, result_json};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -108,6 +108,18 @@ pub(crate) fn open_commands(conn: &Connection) -> rusqlite::Result<Vec<OpenComma
     let mut stmt = conn.prepare(&format!("SELECT {COMMAND_COLUMNS} FROM commands WHERE is_final = 0 ORDER BY ord"))?;
     let commands: rusqlite::Result<Vec<_>> = stmt.query_map([], read_command)?.collect();
     Ok(commands?.into_iter().flatten().collect())
+}
+
+/// The names of the commands that were admitted last, oldest first.
+pub(crate) fn newest_commands(conn: &Connection, limit: usize) -> rusqlite::Result<Vec<IntentKey>> {
+    let mut stmt = conn.prepare("SELECT uplink, device, id FROM commands ORDER BY ord DESC LIMIT ?1")?;
+    let names: rusqlite::Result<Vec<_>> = stmt
+        .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+            let (Some(uplink), Some(id)) = (read_id(row, 0)?, read_id(row, 2)?) else { return Ok(None) };
+            Ok(Some(IntentKey::Command { uplink, device: read_id(row, 1)?, id }))
+        })?
+        .collect();
+    Ok(names?.into_iter().flatten().rev().collect())
 }
 
 const COMMAND_COLUMNS: &str =

@@ -79,6 +79,8 @@ pub use handle::{
     Admitted, BacklogPage, HistoryQuery, HistoryRow, NewCommand, Notice, NoticeBody, OpenCommand, OutboxItem,
     StoreError, StoreHandle, StoredPlan,
 };
+#[cfg(test)]
+pub(crate) use thread::{Ends, Worker};
 
 use crate::model::{StoreStatus, UplinkName};
 use crate::runtime::Clock;

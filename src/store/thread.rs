@@ -521,6 +521,9 @@ impl Worker {
         let conn = &self.conn;
         match ask {
             Ask::OpenCommands(reply) => answer(reply, journal::open_commands(conn).attempt("reading commands")),
+            Ask::NewestCommands(limit, reply) => {
+                answer(reply, journal::newest_commands(conn, limit).attempt("reading commands"));
+            }
             Ask::Plans(reply) => answer(reply, journal::plans(conn).attempt("reading plans")),
             Ask::HeldAll(reply) => answer(reply, journal::held_all(conn).attempt("reading held setpoints")),
             Ask::Wears(reply) => answer(reply, journal::wears(conn).attempt("reading ledgers of writes")),

@@ -36,6 +36,7 @@ async fn life<F: Future<Output = ()>>(folder: &Path, clock: &Clock, script: impl
         control,
         updates: updates_rx,
         clock: clock.clone(),
+        recent: store.newest_commands(RECENT).await.unwrap(),
         open,
         plans,
         owner: crate::model::OwnerWord::default(),

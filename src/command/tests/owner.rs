@@ -70,6 +70,34 @@ async fn an_opt_out_refuses_the_events_of_its_source_until_the_event_would_have_
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_opt_out_covers_an_event_on_its_way_to_the_disk() {
+    use CommandState::*;
+    let event = |id: &str| json!({"id": id, "action": "charge", "rank": "event", "ends_at": "2026-11-20T12:30:00Z"});
+    let disk = run(vec![], vec![], |mut b| async move {
+        b.gate.send_replace(false);
+        let on_its_way = b.send(may_all(), "battery", &event("e-1"));
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        let gate = b.gate.clone();
+        let (answer, ()) = tokio::join!(b.owner(OwnerWish::OptOut(None)), async {
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            gate.send_replace(true);
+        });
+        assert_eq!(answer, OwnerAnswer::OptedOut(vec![]), "none runs yet");
+        let result = on_its_way.await.unwrap();
+        assert_eq!((result.state, result.reason.as_deref()), (Ended, Some("opted out by the owner")));
+        assert!(matches!(b.control.recv().await, Some(ControlMsg::OptOut { device: None })));
+        assert_eq!(b.send(may_all(), "battery", &event("e-2")).await.unwrap().state, Rejected, "until its end");
+        assert!(b.control.try_recv().is_err(), "nothing acts");
+        b
+    })
+    .await;
+    assert_eq!(states(&disk, "e-1"), [Accepted, Ended]);
+    assert_eq!(disk.lock().unwrap().events, ["opted_out"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_remembers_the_owners_word() {
     let remote = RemoteControl { paused: true, until: Some(t("2026-11-20T12:10:00Z")) };
     let word = OwnerWord { remote, opted_out: vec![] };

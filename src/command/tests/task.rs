@@ -94,7 +94,7 @@ pub(super) struct Bench {
     pub(super) clock: Clock,
     pub(super) disk: Arc<Mutex<Disk>>,
     /// False: the disk hangs.
-    gate: watch::Sender<bool>,
+    pub(super) gate: watch::Sender<bool>,
     switch: ShutdownSwitch,
 }
 
@@ -152,6 +152,7 @@ where
         updates: updates_rx,
         clock: clock.clone(),
         open,
+        recent: vec![],
         plans,
         owner,
     });
