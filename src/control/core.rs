@@ -15,8 +15,8 @@ use super::tell::Teller;
 use super::view::{Freshness, Seen, Unit, View};
 use crate::model::{
     Action, ClockState, ControlStatus, ControlledBy, Coupling, Decided, Demand, DeviceId, DeviceKind, DeviceSpec,
-    DeviceState, DeviceStatus, Event, EventState, Intent, IntentKey, IntentUpdate, LeaseEnd, Mono, Order, Outcome, Pause,
-    Point, Progress, Rank, Sample, Setpoint, Severity, SiteSpec, Stage, Timestamp,
+    DeviceState, DeviceStatus, Event, EventState, Intent, IntentKey, IntentUpdate, LeaseEnd, Mono, Order, Outcome,
+    Pause, Point, Progress, Rank, Sample, Setpoint, Severity, SiteSpec, Stage, Timestamp,
 };
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
