@@ -135,7 +135,7 @@ impl House {
             self.battery_w = if can { *watts } else { 0.0 };
         }
         self.soc = (self.soc - self.battery_w / 20_000.0).clamp(0.0, 100.0);
-        if let Some((_, watts)) = self.pv_told.iter().rfind(|(at, _)| at + 1 <= second) {
+        if let Some((_, watts)) = self.pv_told.iter().rfind(|(at, _)| *at < second) {
             self.pv_w = self.sun_w.min(*watts);
         } else {
             self.pv_w = self.sun_w;
@@ -475,7 +475,7 @@ impl Play {
         self.surroundings(second);
         self.house.turn(second);
         self.messages(second);
-        for device in 0..NAMES.len() {
+        for (device, name) in NAMES.iter().enumerate() {
             if self.silent[device] > second {
                 continue;
             }
@@ -484,7 +484,7 @@ impl Play {
                 self.heard_soc = self.house.soc;
             }
             let sample = Sample {
-                device: NAMES[device].parse().unwrap(),
+                device: name.parse().unwrap(),
                 ts: wall(second),
                 mono: now(second).mono,
                 boot: BootId::new("0").unwrap(),
@@ -580,10 +580,8 @@ impl Play {
             if s.end().mono > at.plus(Duration::from_secs(31 * 24 * 3600)) {
                 self.fail(second, "a lease without an end");
             }
-            if let Some(i) = self.intents.iter().find(|i| i.key == *s.cause()) {
-                if i.deadline <= at {
-                    self.fail(second, "what is over still holds");
-                }
+            if self.intents.iter().any(|i| i.key == *s.cause() && i.deadline <= at) {
+                self.fail(second, "what is over still holds");
             }
             let soc = self.heard[BATTERY].filter(|at| second - at <= 3).map(|_| self.heard_soc);
             match (device, s.demand()) {
@@ -603,7 +601,7 @@ impl Play {
                     }
                 }
                 (PV, Demand::PowerLimit { watts }) => {
-                    if watts > 9000.0 || watts < 0.0 {
+                    if !(0.0..=9000.0).contains(&watts) {
                         self.fail(second, "beyond the installer's inverter limit");
                     }
                     if self.is_blind(second) && second > 10 && watts > export_w {
@@ -665,8 +663,8 @@ impl Play {
             }
         }
         let at = now(second).mono;
-        for device in 1..NAMES.len() {
-            let mine = self.intents.iter().filter(|i| i.device.as_str() == NAMES[device] && i.deadline > at);
+        for (device, name) in NAMES.iter().enumerate().skip(1) {
+            let mine = self.intents.iter().filter(|i| i.device.as_str() == *name && i.deadline > at);
             let Some(top) = mine.max_by_key(|i| (i.rank, i.accepted)) else { continue };
             if self.is_paused && top.rank < Rank::Owner {
                 continue;

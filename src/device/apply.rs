@@ -50,6 +50,8 @@ pub(super) struct Keeper {
     pub(super) work: Option<Work>,
     pub(super) reverts: VecDeque<Mono>,
     pub(super) release_alarm: bool,
+    /// It was told that the device does not take what protects.
+    pub(super) limit_alarm: bool,
 }
 
 /// Why a setpoint counts as if nobody wanted anything.
@@ -77,6 +79,7 @@ impl Keeper {
             work: None,
             reverts: VecDeque::new(),
             release_alarm: false,
+            limit_alarm: false,
         }
     }
 

@@ -672,3 +672,24 @@ async fn a_cloudy_day_beyond_the_budget_ends_with_the_car_off() {
     assert_eq!(rig.settings(Kind::Charger), json!([16, 0]), "the way back is always free");
     rig.stop().await;
 }
+
+/// The agreed export cannot be kept: that is told once, tried further, and told when it is over.
+#[tokio::test(start_paused = true)]
+async fn a_refused_limit_is_told_once_and_tried_on() {
+    let rig = start(Kind::Inverter, |_| {});
+    rig.online().await;
+    lock(&rig.world).fault = Some((1, Fault::RefusedAlways));
+    let export = Demand::PowerLimit { watts: 500.0 };
+    rig.device.order(hold(export, export, "export_limit", 100_000));
+    rig.pass(3000).await;
+    let told = |rig: &Rig| {
+        let world = lock(&rig.world);
+        world.events.iter().filter(|e| e.starts_with("limit_refused")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(told(&rig), ["limit_refused raised"]);
+    lock(&rig.world).refuses = None;
+    rig.pass(65).await;
+    assert_eq!(rig.settings(Kind::Inverter), json!([100, 0, 1]), "within a minute");
+    assert_eq!(told(&rig), ["limit_refused raised", "limit_refused cleared"]);
+    rig.stop().await;
+}

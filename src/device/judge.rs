@@ -184,6 +184,7 @@ impl Keeper {
         work.told = Told::Verified;
         work.failures = 0;
         work.phase = Phase::Kept;
+        let is_kept = std::mem::take(&mut self.limit_alarm);
         let released = work.aim.kind == Kind::End || work.aim.demand == Demand::Release;
         // What was given back is the owner's to change.
         let rechecks = match work.aim.kind {
@@ -194,6 +195,9 @@ impl Keeper {
         work.rechecks = rechecks.iter().map(|after| now.plus(*after)).collect();
         if work.aim.kind == Kind::End {
             self.work = None;
+        }
+        if is_kept {
+            effects.push(self.alarm("limit_refused", Severity::Info, "taken".into(), false));
         }
         self.ours = true;
         if released {
@@ -244,6 +248,7 @@ impl Keeper {
         let wait = match (work.aim.kind, work.failures) {
             (_, 1) => Duration::from_secs(1),
             (Kind::End, _) => slow(1, 60),
+            _ if protects(&work.aim) => slow(1, 60),
             _ => slow(10, 900),
         };
         work.not_before = now.plus(wait);
@@ -256,6 +261,7 @@ impl Keeper {
         }
         work.told = Told::Failed;
         let mut effects = vec![fate(&work.aim, Stage::Failed(reason.clone()), evidence)];
+        effects.extend(self.alarm_of_limit(&reason));
         effects.extend(self.alarm_of_release(reason));
         self.undo();
         effects
@@ -281,6 +287,7 @@ impl Keeper {
         work.told = Told::Failed;
         if work.aim.cause.is_some() && work.aim.kind != Kind::End {
             let aim = work.aim.clone();
+            effects.extend(self.alarm_of_limit(&why));
             self.reject(&aim, None, 0);
             self.work = None;
         } else {
@@ -288,6 +295,15 @@ impl Keeper {
             effects.extend(self.alarm_of_release(why));
         }
         effects
+    }
+
+    /// A device that refuses what protects the fuse or the agreed export: nobody else would say so.
+    fn alarm_of_limit(&mut self, reason: &str) -> Option<Effect> {
+        let is_one = self.work.as_ref().is_some_and(|w| protects(&w.aim));
+        if !is_one || std::mem::replace(&mut self.limit_alarm, true) {
+            return None;
+        }
+        Some(self.alarm("limit_refused", Severity::Critical, reason.to_owned(), true))
     }
 
     fn alarm_of_release(&mut self, reason: String) -> Option<Effect> {
@@ -303,6 +319,11 @@ impl Keeper {
             ("release_failed", true) => {
                 format!("{} does not go back to its baseline: {reason}. derd keeps trying", self.spec.id)
             }
+            ("limit_refused", true) => {
+                let id = &self.spec.id;
+                format!("{id} does not take what protects the fuse or the agreed export: {reason}. derd keeps trying")
+            }
+            ("limit_refused", false) => format!("{} takes what it is told again", self.spec.id),
             ("release_failed", false) => format!("{} is back at its baseline", self.spec.id),
             _ => format!("something else changed {}: {reason}", self.spec.id),
         };
