@@ -6,8 +6,8 @@ use super::limits::{
     inverter_room,
 };
 use super::trace::{AMPS, WATTS, Why, clip, limit_of, put};
-use super::view::{Freshness, NOMINAL_V, Seen, Unit};
-use crate::model::{Action, Demand, DeviceKind, Mono};
+use super::view::{Freshness, Seen, Unit};
+use crate::model::{Action, Demand, DeviceKind, Mono, NOMINAL_V};
 use std::time::Duration;
 
 /// A protective hold stays so long after it was last needed: each beginning and end costs writes.

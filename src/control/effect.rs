@@ -1,7 +1,6 @@
 //! Is the physical effect of a command seen, and how much energy did it move. Pure.
 
-use super::view::NOMINAL_V;
-use crate::model::{Action, Demand, Mono, Point, Sample};
+use crate::model::{Action, Demand, Mono, NOMINAL_V, Point, Sample};
 use std::time::Duration;
 
 /// So many samples in a row must show the effect: one may have been read while the power was still moving.

@@ -1,8 +1,8 @@
 //! What may never happen: the fuse, the agreed export, and how fast a limit gives way. Pure.
 
 use super::trace::Why;
-use super::view::{NOMINAL_V, Unit, View};
-use crate::model::{DeviceKind, GridSide, Mono, SiteLimit, SiteSpec};
+use super::view::{Unit, View};
+use crate::model::{DeviceKind, GridSide, Mono, NOMINAL_V, SiteLimit, SiteSpec};
 use std::time::Duration;
 
 /// The name of the import side in results and as the cause of a protective hold.

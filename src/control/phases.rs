@@ -122,6 +122,7 @@ impl Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::NOMINAL_V;
 
     /// Plays seconds of (car A on its own L1, grid A per phase).
     fn play(phases: &mut Phases, start: u64, rows: &[(f64, [f64; 3], u64)]) -> u64 {
@@ -131,7 +132,7 @@ mod tests {
                 now += 1000;
                 let seen = Seen {
                     fresh: Freshness::Fresh,
-                    power_w: Some(amps * 230.0),
+                    power_w: Some(amps * NOMINAL_V),
                     phase_a: [Some(*amps), Some(0.0), Some(0.0)],
                     ..Seen::NEVER
                 };

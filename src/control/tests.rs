@@ -4,13 +4,13 @@ use super::arbiter::{Decision, Memory, Question, decide};
 use super::core::Now;
 use super::limits::{Bounds, Ceiling, Pace, charger_max, charger_min, charger_own_max};
 use super::say::{Scene, Stance};
-use super::view::{NOMINAL_V, Unit, View};
+use super::view::{Unit, View};
 use super::{ControlBusy, ControlHandle, ControlMsg, ControlParts, ControlledDevice, create};
 use crate::model::{
     Action, Applied, BootId, Capabilities, ClockState, ControlSettings, Coupling, Decided, Demand, DeviceKind,
-    DeviceLimits, DeviceSpec, DeviceState, DeviceStatus, Intent, IntentKey, IntentUpdate, Mono, Order, Outcome, Params,
-    Point, Progress, Rank, RemoteControl, Role, Sample, SiteSpec, Standing, StoreStatus, Timestamp, TraceStep,
-    UplinkName, Value,
+    DeviceLimits, DeviceSpec, DeviceState, DeviceStatus, Intent, IntentKey, IntentUpdate, Mono, NOMINAL_V, Order,
+    Outcome, Params, Point, Progress, Rank, RemoteControl, Role, Sample, SiteSpec, Standing, StoreStatus, Timestamp,
+    TraceStep, UplinkName, Value,
 };
 use crate::runtime::{Clock, Exit, ShutdownSwitch};
 use crate::store::StoreHandle;

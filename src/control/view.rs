@@ -1,11 +1,8 @@
 //! The newest samples frozen into one picture of the site. Pure.
 
-use crate::model::{Capabilities, Coupling, DeviceKind, DeviceSpec, Mono, Point, Role, Sample};
+use crate::model::{Capabilities, Coupling, DeviceKind, DeviceSpec, Mono, NOMINAL_V, Point, Role, Sample};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Nominal voltage of a phase, V: what fuses and car currents are reckoned with.
-pub(crate) const NOMINAL_V: f64 = 230.0;
 
 /// A grid meter protects the fuse: its word counts for 5 s, or one poll and 2 s where it is polled more slowly.
 const GRID_MAX_AGE: Duration = Duration::from_secs(5);

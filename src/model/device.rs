@@ -35,6 +35,9 @@ macro_rules! words {
 }
 pub(crate) use words;
 
+/// Nominal voltage of a phase, V: what fuses and car currents are reckoned with.
+pub const NOMINAL_V: f64 = 230.0;
+
 words! {
     /// What kind of thing a device is.
     DeviceKind {

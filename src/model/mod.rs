@@ -28,7 +28,7 @@ mod wear;
 pub use decision::{Decided, DecidedHolder, LeaseState, Standing, TraceStep};
 pub use device::{
     Capabilities, ControlSettings, Coupling, DeviceInfo, DeviceKind, DeviceLimits, DeviceSpec, DeviceState, FailSafe,
-    Role, SiteSpec,
+    NOMINAL_V, Role, SiteSpec,
 };
 pub use event::{Event, EventState, Severity};
 pub use id::{CommandId, DeviceId, GatewayId, IdError, PlanId, UplinkName};

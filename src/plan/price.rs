@@ -4,13 +4,12 @@ use super::cheapest::{Slot, Unpriced, cheapest};
 use super::strategy::{Forecast, Moment, Outlook, OwnState, Strategy, Wish};
 use super::tariff::{Span, Tariff};
 use super::weekly::instant;
-use crate::model::{Action, Mono, PlanId, PlannedSlot, Timestamp};
+use crate::model::{Action, Mono, NOMINAL_V, PlanId, PlannedSlot, Timestamp};
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use std::sync::Arc;
 use std::time::Duration;
 
-const NOMINAL_V: f64 = 230.0;
 /// A car follows what it is offered within seconds; only then its power says something.
 const SETTLE: Duration = Duration::from_secs(60);
 /// What rounding may leave of an energy, Wh.

@@ -11,12 +11,11 @@
 //! ```
 
 use super::strategy::{Forecast, Moment, Outlook, OwnState, Strategy, Wish};
-use crate::model::{Action, Mono};
+use crate::model::{Action, Mono, NOMINAL_V};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-const NOMINAL_V: f64 = 230.0;
 /// Meter and charger are read at different instants, and a car follows within 5 s: what is seen sooner is an echo.
 const SETTLE: Duration = Duration::from_secs(10);
 /// Less sun than it takes for so long is told.

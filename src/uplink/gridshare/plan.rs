@@ -4,7 +4,7 @@
 //! after the last the base mode applies, as a document that wants nothing leaves the device to those below it.
 
 use super::wire::Command;
-use crate::model::{DeviceKind, Timestamp};
+use crate::model::{DeviceKind, NOMINAL_V, Timestamp};
 use crate::uplink::mapping::{Fate, Mapped, Target, plan_id};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,8 +12,6 @@ use std::time::Duration;
 
 /// Names under which a plan of durations may say when it begins.
 const STARTS: [&str; 4] = ["start", "startTime", "startDateTime", "startsAt"];
-/// Voltage of a phase, V: a limit in W becomes a current with it.
-const PHASE_V: f64 = 230.0;
 /// Longest command, minutes: nobody plans a year ahead.
 const MAX_MINUTES: f64 = 366.0 * 24.0 * 60.0;
 
@@ -158,7 +156,7 @@ fn charger(action: &str, limit: Option<f64>, target: &Target) -> Slot {
     match (action, limit) {
         ("charge", None) => (json!({"action": "start"}), None),
         ("charge", Some(limit)) if limit > 0.0 => {
-            let amps = limit / (PHASE_V * f64::from(target.phases.clamp(1, 3)));
+            let amps = limit / (NOMINAL_V * f64::from(target.phases.clamp(1, 3)));
             (json!({"action": "set_max_current", "params": {"current_a": amps.min(1000.0)}}), None)
         }
         ("follow", limit) if limit != Some(0.0) => {
