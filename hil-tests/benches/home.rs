@@ -1,13 +1,15 @@
-//! What a home costs: start, memory, processor and disk of the real daemon (release build), without and with an MQTT
-//! uplink, beside a bare loop that polls the same registers with nothing but sockets, in the same run.
+//! What a home costs: start, memory, processor and disk of the real daemon (release build): without and with an MQTT
+//! uplink, and with one and plans that steer the charger by the sun and the battery by prices while the load changes every
+//! five seconds; beside `derd-guard`, and a bare loop that polls the same registers with nothing but sockets, in the same run.
 //!
-//! `cargo build --release && cargo bench -p hil-tests --bench home [-- SECONDS]`
+//! `cargo build --release && cargo bench -p hil-tests --bench home [-- SECONDS]`: one minute by default; ten for the disk
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails by panicking and prints its figures")]
 #![expect(clippy::disallowed_methods, reason = "a bench lives in real time")]
 
 use derd::runtime::Clock;
 use derd::sim::{Home, HomeHandle, HomeOptions};
-use hil_tests::{Broker, BrokerOptions, config_for};
+use hil_tests::{Broker, BrokerOptions, config_for, rfc3339_in};
+use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,7 @@ struct Daemon {
     socket: PathBuf,
     home: HomeHandle,
     started: Instant,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 fn main() {
@@ -47,10 +49,25 @@ fn main() {
     first_values(&binary);
 
     let folder = tempfile::tempdir().unwrap();
-    let broker = Broker::start(folder.path(), &BrokerOptions::default());
-    let uplink = format!("[[uplink]]\nkind = \"mqtt\"\nurl = {:?}\ntelemetry_every = \"10s\"\n", broker.url());
+    // Two gateways of one name would drive each other out.
+    let brokers = ["a", "b"].map(|name| {
+        let place = folder.path().join(name);
+        std::fs::create_dir(&place).unwrap();
+        Broker::start(&place, &BrokerOptions::default())
+    });
+    let [one, two] = &brokers;
+    let uplink =
+        |broker: &Broker| format!("[[uplink]]\nkind = \"mqtt\"\nurl = {:?}\ntelemetry_every = \"10s\"\n", broker.url());
     let plain = Daemon::start(&binary, "");
-    let linked = Daemon::start(&binary, &uplink);
+    let linked = Daemon::start(&binary, &uplink(one));
+    let steered = Daemon::start(&binary, &uplink(two));
+    steered.steer(&binary);
+    let mut guard = Command::new(binary.with_file_name("derd-guard"))
+        .arg("--data-dir")
+        .arg(steered.folder.path())
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut bare = Command::new(std::env::current_exe().unwrap())
         .arg("bare-loop")
         .args(plain.home.devices().iter().map(|d| d.link.clone()))
@@ -59,40 +76,44 @@ fn main() {
         .unwrap();
     // What start-up cost is not what living costs.
     rest(Duration::from_secs(5));
-    let pids = [plain.child.id(), linked.child.id(), bare.id()];
+    let pids = [plain.child.id(), linked.child.id(), steered.child.id(), guard.id(), bare.id()];
     let before = pids.map(|pid| (cpu_ms(pid), switches(pid)));
-    let written = [&plain, &linked].map(|d| (d.written_today(), written_by(d.child.id())));
+    let daemons = [&plain, &linked, &steered];
+    let written = daemons.map(|d| (d.written_today(), written_by(d.child.id())));
     let begin = Instant::now();
-    rest(Duration::from_secs(seconds));
+    for n in 0..seconds / 5 {
+        steered.home.with_world(|w| w.set_load(Some(300.0 + (n * 137 % 1500) as f64)));
+        rest(Duration::from_secs(5));
+    }
+    rest(Duration::from_secs(seconds % 5));
     let span = begin.elapsed().as_secs_f64();
-    let mut costs = pids.iter().zip(before).map(|(pid, (cpu, switched))| Cost {
+    let costs = pids.iter().zip(before).map(|(pid, (cpu, switched))| Cost {
         cpu_percent: (cpu_ms(*pid) - cpu) / span / 10.0,
         rss_mb: status_mb(*pid, "VmRSS"),
         own_mb: status_mb(*pid, "RssAnon"),
         threads: tasks(*pid).len(),
         wakeups: (switches(*pid) - switched) as f64 / span,
     });
-    let (a, b, c) = (costs.next().unwrap(), costs.next().unwrap(), costs.next().unwrap());
-    let (a, b, c) = (&a, &b, &c);
-    println!("over {span:4.0} s               derd  derd+MQTT  bare loop");
-    let row = |name: &str, of: fn(&Cost) -> f64| println!("{name:18} {:10.2} {:10.2} {:10.2}", of(a), of(b), of(c));
+    let costs: Vec<Cost> = costs.collect();
+    let head = ["derd", "+MQTT", "+plans", "guard", "bare loop"];
+    println!("{:20}{}", format!("over {span:.0} s"), head.map(|name| format!("{name:>11}")).concat());
+    let row = |name: &str, of: fn(&Cost) -> f64| {
+        println!("{name:20}{}", costs.iter().map(|c| format!("{:11.2}", of(c))).collect::<String>());
+    };
     row("one core, %", |c| c.cpu_percent);
     row("memory (RSS), MB", |c| c.rss_mb);
     row("  its own, MB", |c| c.own_mb);
     row("threads", |c| c.threads as f64);
     row("wake-ups a second", |c| c.wakeups);
 
-    let disk = |n: usize, daemon: &Daemon| {
-        let (own, real) = written[n];
-        let daily = |bytes: u64| bytes as f64 / 1e6 * 86_400.0 / span;
-        (daily(daemon.written_today() - own), daily(written_by(daemon.child.id()) - real))
-    };
-    let (a, b) = (disk(0, &plain), disk(1, &linked));
-    println!("disk, MB a day           derd  derd+MQTT  (whole minutes hold whole commits)");
-    println!("by its own count   {:10.1} {:10.1}", a.0, b.0);
-    println!("by the kernel      {:10.1} {:10.1}", a.1, b.1);
+    let daily = |bytes: u64| format!("{:11.1}", bytes as f64 / 1e6 * 86_400.0 / span);
+    let own = daemons.iter().zip(&written).map(|(d, (own, _))| daily(d.written_today() - own));
+    let real = daemons.iter().zip(&written).map(|(d, (_, real))| daily(written_by(d.child.id()) - real));
+    println!("disk, MB a day (whole minutes hold whole commits)");
+    println!("  by its own count  {}", own.collect::<String>());
+    println!("  by the kernel     {}", real.collect::<String>());
     println!("A log of 1 MiB is copied into the file about once an hour: less than as much again.");
-    drop((bare.kill(), bare.wait()));
+    drop((bare.kill(), bare.wait(), guard.kill(), guard.wait()));
 }
 
 /// Starts again and again: when does the status show a power, and when does it show all four.
@@ -126,7 +147,7 @@ impl Daemon {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, socket, home, started, _folder: folder }
+        Self { child, socket, home, started, folder }
     }
 
     fn status(&self) -> Option<serde_json::Value> {
@@ -135,6 +156,29 @@ impl Daemon {
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         serde_json::from_str(text.split("\r\n\r\n").nth(1)?).ok()
+    }
+
+    /// Give it a tariff and plans, once it reads its devices.
+    fn steer(&self, binary: &Path) {
+        self.powers(4);
+        self.home.with_world(|w| w.set_sun(Some(0.6)));
+        let hour = |n: u64| rfc3339_in(Duration::from_secs(3600 * n));
+        let price = |n: u64| [0.10, 0.20, 0.45][n as usize / 8];
+        let value = |n| json!({"start": hour(n), "end": hour(n + 1), "price": price(n)});
+        let values: Vec<_> = (0..24).map(value).collect();
+        for document in [
+            json!({"id": "t1", "kind": "tariff", "timezone": "UTC", "values": values}),
+            json!({"id": "trade", "device": "battery", "kind": "price", "tariff": "t1",
+                "params": {"cheapest_hours": 3, "dearest_hours": 3, "power_w": 2000}}),
+            json!({"id": "sun", "device": "charger", "kind": "solar", "params": {}}),
+        ] {
+            let file = self.folder.path().join("document.json");
+            std::fs::write(&file, document.to_string()).unwrap();
+            let mut import = Command::new(binary);
+            import.args(["schedule", "import"]).arg(&file).arg("--socket").arg(&self.socket);
+            let out = import.output().unwrap();
+            assert!(out.status.success(), "{document}: {}", String::from_utf8_lossy(&out.stderr));
+        }
     }
 
     /// Time from the start until the status shows the power of so many devices.

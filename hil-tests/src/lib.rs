@@ -17,4 +17,4 @@ pub use daemon::{Daemon, Output, cli, derd_binary};
 pub use guard::{Guard, guard_binary};
 pub use home::{config_for, now_rfc3339, rfc3339_in};
 pub use peer::{Framing, ModbusPeer, SerialLine};
-pub use wait::{eventually, free_port, wait_for};
+pub use wait::{eventually, free_port, pass, stays, wait_for};

@@ -20,6 +20,23 @@ pub fn eventually(what: &str, deadline: Duration, mut holds: impl FnMut() -> boo
     wait_for(what, deadline, || holds().then_some(()));
 }
 
+/// Something holds for this long without a break.
+pub fn stays(what: &str, time: Duration, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    wait_for(what, time * 2, || {
+        assert!(holds(), "not any more after {:?}: {what}", start.elapsed());
+        (start.elapsed() >= time).then_some(())
+    });
+}
+
+/// Real time that has to pass, where no condition can be waited for: the moment of a kill, a time that is asked about later.
+pub fn pass(time: Duration) {
+    let start = Instant::now();
+    while let Some(left) = time.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
+    }
+}
+
 /// A port that was free a moment ago.
 #[must_use]
 pub fn free_port() -> u16 {

@@ -1,12 +1,12 @@
 //! `derd explain` with the real binary: now, before, and over a crash.
-#![expect(clippy::disallowed_methods, clippy::expect_used, reason = "end-to-end tests live in real time")]
+#![expect(clippy::expect_used, reason = "end-to-end tests live in real time")]
 
 use derd::runtime::Clock;
 use derd::sim::{Home, HomeOptions, Scenario};
-use hil_tests::{Daemon, cli, config_for, eventually, now_rfc3339, wait_for};
+use hil_tests::{Daemon, cli, config_for, now_rfc3339, pass, wait_for};
 use serde_json::Value;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -18,12 +18,6 @@ fn explain(socket: &Path, at: &str) -> Value {
 
 fn sentence(answer: &Value) -> &str {
     answer["sentence"].as_str().expect("a sentence")
-}
-
-/// Until the wall clock has moved on by so much.
-fn pass(time: Duration) {
-    let begin = Instant::now();
-    eventually("time passes", SOON, || begin.elapsed() >= time);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use derd::model::Point;
 use derd::runtime::Clock;
 use derd::sim::{Home, HomeHandle, HomeOptions, Scenario};
 use hil_tests::{
-    Broker, BrokerOptions, Daemon, Subscriber, cli, config_for, eventually, now_rfc3339, publish, rfc3339_in,
+    Broker, BrokerOptions, Daemon, Subscriber, cli, config_for, eventually, now_rfc3339, pass, publish, rfc3339_in,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,7 +106,7 @@ impl Lane {
             }
             // Often in the first instants, where things are half done; else anywhere in a poll and its proofs.
             let wait = if self.roll(2) == 0 { self.roll(40) } else { self.roll(1500) };
-            rest(Duration::from_millis(wait));
+            pass(Duration::from_millis(wait));
             daemon.kill();
             daemon = self.start();
             let wanted = if with_command { watts } else { self.last_command(n).map_or(700, |n| 1000 + 10 * n) };
@@ -184,11 +184,4 @@ fn rates(truth: &Path) -> Vec<u64> {
         (word < 0x8000).then_some(word / 2)
     };
     writes.filter_map(rate).collect()
-}
-
-fn rest(time: Duration) {
-    let end = Instant::now() + time;
-    while Instant::now() < end {
-        std::thread::park_timeout(end.saturating_duration_since(Instant::now()));
-    }
 }

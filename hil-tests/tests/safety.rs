@@ -8,7 +8,7 @@
 use derd::model::Point;
 use derd::runtime::Clock;
 use derd::sim::{Home, HomeHandle, HomeOptions, Scenario};
-use hil_tests::{Daemon, cli, config_for, eventually, now_rfc3339, rfc3339_in, wait_for};
+use hil_tests::{Daemon, cli, config_for, eventually, now_rfc3339, rfc3339_in, stays, wait_for};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -97,15 +97,6 @@ fn foreign_http(home: &HomeHandle, query: &str) {
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-/// Something holds for this long without a break.
-fn stays(what: &str, time: Duration, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    wait_for(what, time * 2, || {
-        assert!(holds(), "not any more after {:?}: {what}", start.elapsed());
-        (start.elapsed() >= time).then_some(())
-    });
 }
 
 /// Register of the battery's model 124, as its chain lies: 1 (66), 103 (50), 120 (26).

@@ -65,7 +65,7 @@ impl What {
     /// Is it a standing setting: done when it is verified, and no lease.
     #[must_use]
     pub const fn is_standing(&self) -> bool {
-        matches!(self, Self::Intent { action: Action::SetReserve { .. } | Action::SetMode { .. }, .. })
+        matches!(self, Self::Intent { action, .. } if action.is_standing())
     }
 }
 

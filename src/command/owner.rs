@@ -136,7 +136,7 @@ impl Owner {
     pub(super) fn holds_back(&self, uplink: &UplinkName, what: &What) -> Option<String> {
         let (pause, _) = self.pause?;
         let What::Intent { rank, .. } = what else { return None };
-        let waits = matches!(rank, Rank::Command | Rank::Event) && *uplink != UplinkName::local();
+        let waits = rank.waits_in_a_pause() && *uplink != UplinkName::local();
         waits.then(|| RemoteControl::from(pause).reason())
     }
 

@@ -38,7 +38,7 @@ impl Default for Alarms {
             alarm(
                 "grid_meter_stale",
                 Severity::Warning,
-                "The grid meter gives no power: limits of the grid connection are kept by the worst case.",
+                "The grid meter gives no power, or the same to the last digit while devices change: limits of the grid connection are kept by the worst case.",
                 "The grid meter gives its power again.",
                 Duration::ZERO,
             ),

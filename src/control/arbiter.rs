@@ -232,11 +232,7 @@ fn draft<'a>(
     decision: &mut Decision<'a>,
     mem: &mut Memory,
 ) -> Draft<'a> {
-    let mut mine: Vec<&'a Intent> = q
-        .intents
-        .iter()
-        .filter(|i| i.device == unit.spec.id && !matches!(i.action, Action::SetReserve { .. }))
-        .collect();
+    let mut mine: Vec<&'a Intent> = q.intents.iter().filter(|i| i.device == unit.spec.id).collect();
     mine.sort_by(|a, b| (b.rank, b.accepted, &b.key).cmp(&(a.rank, a.accepted, &a.key)));
     let mut draft = Draft { index, intent: None, want: Want::Own, steps: Vec::new(), guard: None };
     for intent in mine {

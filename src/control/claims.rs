@@ -53,7 +53,7 @@ impl Claims {
         let rivals = |c: &Claim| {
             c.intent.device == intent.device
                 && c.intent.rank == intent.rank
-                && is_standing(&c.intent.action) == is_standing(&intent.action)
+                && c.intent.action.is_standing() == intent.action.is_standing()
         };
         if let Some(newer) = self.0.iter().find(|c| rivals(c) && c.intent.accepted > intent.accepted) {
             // Happens when commands are recovered after a restart in any order.
@@ -198,7 +198,7 @@ impl Claims {
         updates.push(IntentUpdate { key: key.clone(), at, progress });
         match &outcome.stage {
             Stage::Written => {}
-            Stage::Verified if is_standing(&claim.intent.action) => self.end(now, at, updates, |i| i.key == key),
+            Stage::Verified if claim.intent.action.is_standing() => self.end(now, at, updates, |i| i.key == key),
             Stage::Verified => claim.effect.verified(outcome.demand, now),
             Stage::Failed(_) | Stage::Reverted(_) => {
                 self.0.remove(position);
@@ -273,11 +273,6 @@ impl Claim {
         let progress = Progress::Active(self.applied.clone());
         updates.push(IntentUpdate { key: self.intent.key.clone(), at, progress });
     }
-}
-
-/// A standing setting stays until changed: it is told once and holds nothing.
-pub(crate) const fn is_standing(action: &Action) -> bool {
-    matches!(action, Action::SetReserve { .. } | Action::SetMode { .. })
 }
 
 /// Is the change worth telling: another limit, another parameter, or more than noise in a number.

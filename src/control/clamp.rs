@@ -2,11 +2,11 @@
 
 use super::arbiter::{Draft, Memory, Question, Want, charger_why, pause_below_min};
 use super::limits::{
-    Ceiling, EXPORT, IMPORT, Import, Pace, Share, charger_max, charger_min, charger_own_max, discharge_room,
+    Ceiling, EXPORT, IMPORT, Import, Pace, Share, charger_max, charger_min, charger_own_max, discharge_room, draws_w,
     inverter_room,
 };
 use super::trace::{AMPS, WATTS, Why, clip, limit_of, put};
-use super::view::{Freshness, NOMINAL_V, Unit};
+use super::view::{Freshness, NOMINAL_V, Seen, Unit};
 use crate::model::{Action, Demand, DeviceKind, Mono};
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ pub(super) fn limit_import(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], memor
                 Import::Free => None,
                 Import::Blind => Some(0.0),
                 Import::Room { .. } if is_unseen => Some(0.0),
-                Import::Room { .. } => room.watts(&q.bounds),
+                Import::Room { .. } => room.watts(&q.bounds, draws_w(q.view, draft.index)),
             };
             let is_blind = matches!(room, Import::Blind);
             let pace = pace(q, draft.index, Duration::from_secs(5), 100.0);
@@ -126,7 +126,7 @@ fn is_single(q: &Question<'_, '_>) -> bool {
 
 fn limit_charger(q: &Question<'_, '_>, unit: &Unit, draft: &mut Draft<'_>, mem: &mut Memory, room: &mut Import) {
     let seen = q.view.seen.get(draft.index);
-    let is_unplugged = seen.is_some_and(|s| s.is_unplugged);
+    let is_unplugged = seen.is_some_and(Seen::is_unplugged);
     let asked = match draft.want {
         Want::Amps { amps } => amps,
         // The installer's limit is for what it is told; left alone it takes all that it can.

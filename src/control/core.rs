@@ -3,7 +3,8 @@
 use super::ControlMsg;
 use super::alarms::{Alarms, Cause};
 use super::arbiter::{BASELINE_LEASE, Decision, GUARD_LEASE, LONGEST_LEASE, Memory, Question, decide};
-use super::claims::{Claims, is_standing};
+use super::claims::Claims;
+use super::frozen::Frozen;
 use super::limits::{Bounds, EXPORT, IMPORT};
 use super::plans::{Cycle, Plans};
 use super::remote::Remote;
@@ -12,9 +13,10 @@ use super::session::{Sessions, UNPLUGGED};
 use super::tell::Teller;
 use super::view::{Freshness, Seen, Unit, View};
 use crate::model::{
-    Action, Applied, ClockState, ControlStatus, ControlledBy, Decided, Demand, DeviceId, DeviceSpec, DeviceState,
-    DeviceStatus, Event, EventState, GridSide, Intent, IntentKey, IntentUpdate, LeaseEnd, Mono, Order, Outcome, Params,
-    Pause, Progress, Rank, Sample, Setpoint, Severity, SiteLimit, SiteSpec, Stage, Timestamp,
+    Action, Applied, ClockState, ControlStatus, ControlledBy, Coupling, Decided, Demand, DeviceId, DeviceKind,
+    DeviceSpec, DeviceState, DeviceStatus, Event, EventState, GridSide, Intent, IntentKey, IntentUpdate, LeaseEnd,
+    Mono, Order, Outcome, Params, Pause, Point, Progress, Rank, Sample, Setpoint, Severity, SiteLimit, SiteSpec, Stage,
+    Timestamp,
 };
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +84,7 @@ pub(crate) struct Core {
     plans: Plans,
     site_limits: Vec<SiteLimit>,
     alarms: Alarms,
+    frozen: Frozen,
     started: Mono,
     /// What events brought before the next cycle.
     pending: Vec<IntentUpdate>,
@@ -106,6 +109,7 @@ impl Core {
             plans: Plans::default(),
             site_limits: Vec::new(),
             alarms: Alarms::default(),
+            frozen: Frozen::default(),
             started,
             pending: Vec::new(),
             untold: Vec::new(),
@@ -162,6 +166,13 @@ impl Core {
 
     pub(crate) fn sample(&mut self, sample: Arc<Sample>, now: Now) {
         let Some(index) = self.index(&sample.device) else { return };
+        if let Some(poll) = self.units.get(index).filter(|u| u.is_grid()).map(|u| u.spec.poll) {
+            let net_w = self.net_w(now.mono);
+            if self.frozen.follow(&sample, net_w, poll, now.mono) {
+                // It grows old like one of a meter that says nothing.
+                return;
+            }
+        }
         self.claims.sample(&sample, now.wall, &mut self.pending);
         for key in self.sessions.sample(&sample) {
             self.claims.cut(now.mono, now.wall, &mut self.pending, UNPLUGGED, |i| i.key == key);
@@ -222,7 +233,7 @@ impl Core {
         self.remote.turn(now.mono);
         let held_back = self.remote.hold_back(&mut intents);
         self.claims.hold_back(&held_back, now.mono, now.wall, &mut self.pending);
-        let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| is_standing(&i.action));
+        let (standing, held): (Vec<_>, Vec<_>) = intents.into_iter().partition(|i| i.action.is_standing());
 
         let bounds = Bounds::new(&self.site, &self.site_limits);
         let question =
@@ -326,6 +337,19 @@ impl Core {
         let plan = self.plans.next_change().map(|t| t.since(now.wall));
         // What is due already waits for the next tick (plans do while the clock is not to be trusted): no spinning.
         [lease, plan].into_iter().flatten().filter(|d| !d.is_zero()).min()
+    }
+
+    /// What all devices that are measured for themselves feed in, W; `None` when one of them does not tell.
+    fn net_w(&self, now: Mono) -> Option<f64> {
+        self.units.iter().zip(&self.desks).try_fold(0.0, |sum, (unit, desk)| {
+            let sign = match (unit.spec.kind, unit.spec.coupling) {
+                (DeviceKind::Inverter, _) | (DeviceKind::Battery, Coupling::Ac) => 1.0,
+                (DeviceKind::Charger, _) => -1.0,
+                _ => return Some(sum),
+            };
+            let sample = desk.sample.as_ref().filter(|s| now.since(s.mono) <= unit.max_age())?;
+            Some(sum + sign * sample.num(&Point::PowerW)?)
+        })
     }
 
     fn index(&self, device: &DeviceId) -> Option<usize> {

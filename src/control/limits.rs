@@ -96,10 +96,17 @@ impl Import {
         Some(phase_a.map_or(by_total, |a| a.into_iter().fold(by_total, f64::min)))
     }
 
-    /// The largest charge power of a battery, W, taken as symmetric. `None`: no limit.
-    pub(crate) fn watts(&self, bounds: &Bounds) -> Option<f64> {
+    /// The largest charge power of a battery that draws `own_w` now, W. `None`: no limit.
+    ///
+    /// Whether it draws on all phases or on one nobody says, and `own_w` was taken off all of them. Of both the worse
+    /// counts: what it may have more must fit on the fullest phase alone, what it must give back may come from there only
+    /// by a third. A battery on all phases comes to the same end, in steps.
+    pub(crate) fn watts(&self, bounds: &Bounds, own_w: f64) -> Option<f64> {
         let Self::Room { total_w, phase_a } = self else { return None };
-        let by_phase = phase_a.map(|a| a.into_iter().fold(f64::INFINITY, f64::min) * bounds.phases * NOMINAL_V);
+        let by_phase = phase_a.map(|a| {
+            let least_w = a.into_iter().fold(f64::INFINITY, f64::min) * NOMINAL_V;
+            (least_w * bounds.phases).min(least_w + own_w * (1.0 - 1.0 / bounds.phases))
+        });
         Some(by_phase.map_or(*total_w, |w| w.min(*total_w)))
     }
 
@@ -150,7 +157,7 @@ impl Import {
 }
 
 /// What a device draws at this moment, W; negative when it feeds; 0 when unknown.
-fn draws_w(view: &View<'_>, index: usize) -> f64 {
+pub(crate) fn draws_w(view: &View<'_>, index: usize) -> f64 {
     let power = view.seen.get(index).and_then(|s| s.power_w).unwrap_or(0.0);
     if view.units.get(index).is_some_and(|u| u.spec.kind == DeviceKind::Battery) { -power } else { power }
 }

@@ -3,6 +3,7 @@
 //! # Layout
 //!
 //! - `view`: the newest samples frozen into one picture per cycle; what is old is no value.
+//! - `frozen`: a grid meter that repeats itself while the house changes counts as silent.
 //! - `limits`, `clamp`: what may never happen, as arithmetic on the picture. `phases`: where a one-phase car draws.
 //! - `pace`: ramps, and the least times on and off of a charger.
 //! - `arbiter`: (view, intents, limits, now) -> one decision per device. Pure, as the two above.
@@ -21,6 +22,7 @@ mod core;
 mod effect;
 #[cfg(test)]
 mod films;
+mod frozen;
 mod limits;
 mod pace;
 mod phases;
@@ -29,6 +31,8 @@ mod plan_tests;
 mod plans;
 mod remote;
 mod say;
+#[cfg(test)]
+mod sequence_tests;
 mod session;
 mod task;
 mod tell;

@@ -4,7 +4,7 @@
 use super::arbiter::{Draft, Memory, Question, Want};
 use super::limits::{IMPORT, charger_min};
 use super::trace::{AMPS, WATTS, Why, clip, put};
-use super::view::Unit;
+use super::view::{Seen, Unit};
 use crate::model::{Action, DeviceKind, IntentKey, Mono};
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ pub(super) fn keep_off(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], memory: &
         if unit.spec.kind != DeviceKind::Charger {
             continue;
         }
-        if q.view.seen.get(draft.index).is_some_and(|s| s.is_unplugged) {
+        if q.view.seen.get(draft.index).is_some_and(Seen::is_unplugged) {
             // The next car has had its rest.
             mem.switch = None;
             continue;

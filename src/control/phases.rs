@@ -53,7 +53,7 @@ impl Phases {
             (self.before, self.present) = (None, None);
             return;
         }
-        if seen.is_unplugged {
+        if seen.is_unplugged() {
             // The next car may be another one. How the charger is wired stays known.
             *self = Self { votes: self.votes, ..Self::default() };
             return;
@@ -151,7 +151,7 @@ mod tests {
         // Paused: the same car. Unplugged: the next may have three phases.
         let now = play(&mut phases, now, &[(0.0, [3.0, 4.0, 2.0], 10)]);
         assert_eq!(phases.single(), Some(1));
-        let away = Seen { fresh: Freshness::Fresh, is_unplugged: true, ..Seen::NEVER };
+        let away = Seen { fresh: Freshness::Fresh, is_plugged: Some(false), ..Seen::NEVER };
         phases.follow(&away, None, Mono::from_ms(now + 1000));
         assert_eq!(phases.single(), None);
         play(&mut phases, now + 2000, &[(6.0, [3.0, 10.0, 2.0], 3)]);

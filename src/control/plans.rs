@@ -1,6 +1,5 @@
 //! The plan documents and what they want now.
 
-use super::claims::is_standing;
 use super::limits::{charger_max, charger_min};
 use super::view::{Unit, View};
 use crate::model::{Action, ClockState, DeviceId, DeviceKind, Intent, IntentKey, Mono, PlanId, PlanState, Timestamp};
@@ -47,7 +46,6 @@ const MAX_DONE: usize = 64;
 const MAX_OFFERED: usize = 4;
 /// A wish is a lease: without a next cycle it ends. Renewed at half its time.
 const LEASE: Duration = Duration::from_secs(900);
-
 /// So long a device may take to do what a wish expects of it.
 const ABOUT: Duration = Duration::from_secs(30);
 
@@ -120,8 +118,7 @@ impl Plans {
 
     /// Is there a plan that goes by the wall clock for one of these devices.
     pub(crate) fn is_any_for(&self, devices: &BTreeSet<DeviceId>) -> bool {
-        let needs_clock = |e: &Entry| e.smart.as_ref().is_none_or(|s| s.strategy.needs_clock());
-        self.all.values().any(|e| needs_clock(e) && e.doc.device().is_some_and(|d| devices.contains(d)))
+        self.all.values().any(|e| e.needs_clock() && e.doc.device().is_some_and(|d| devices.contains(d)))
     }
 
     /// Does a plan have to do without a price that it wants.
@@ -129,10 +126,9 @@ impl Plans {
         self.all.values().filter_map(|e| e.smart.as_ref()).any(|s| s.strategy.forecast().is_price_missing)
     }
 
-    /// A plan for this device.
+    /// A plan for this device that goes by the wall clock.
     pub(crate) fn first_for(&self, device: &DeviceId) -> Option<&PlanId> {
-        let needs_clock = |e: &Entry| e.smart.as_ref().is_none_or(|s| s.strategy.needs_clock());
-        self.all.iter().find(|(_, e)| needs_clock(e) && e.doc.device() == Some(device)).map(|(id, _)| id)
+        self.all.iter().find(|(_, e)| e.needs_clock() && e.doc.device() == Some(device)).map(|(id, _)| id)
     }
 
     /// This standing setting of the plan was verified: not again in its slot.
@@ -267,6 +263,11 @@ fn batteries(view: &View<'_>) -> Option<Batteries> {
 }
 
 impl Entry {
+    /// Does it go by the wall clock.
+    fn needs_clock(&self) -> bool {
+        self.smart.as_ref().is_none_or(|s| s.strategy.needs_clock())
+    }
+
     /// Ask the strategy. What it wants, and since when.
     fn ask(
         &mut self,
@@ -335,7 +336,7 @@ impl Entry {
             self.from = wall;
         }
         let wanted = self.wanted.as_ref()?;
-        if is_standing(&wanted.action) {
+        if wanted.action.is_standing() {
             if self.done.contains(&wanted.since) {
                 return None;
             }

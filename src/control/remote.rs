@@ -2,7 +2,7 @@
 
 use super::arbiter::Decision;
 use super::view::Unit;
-use crate::model::{Intent, IntentKey, Mono, Pause, Rank, RemoteControl, UplinkName};
+use crate::model::{Intent, IntentKey, Mono, Pause, RemoteControl, UplinkName};
 
 /// Is remote control paused.
 #[derive(Debug, Default)]
@@ -68,12 +68,8 @@ impl HeldBack {
 
 /// Does it come from outside, and is it not of the grid operator.
 fn is_remote(intent: &Intent) -> bool {
-    let is_ranked = match intent.rank {
-        Rank::Command | Rank::Event | Rank::Plan | Rank::Schedule | Rank::Tag => true,
-        Rank::Grid | Rank::Owner | Rank::Default => false,
-    };
     let local = UplinkName::local();
-    is_ranked
+    intent.rank.waits_in_a_pause()
         && match &intent.key {
             IntentKey::Command { uplink, .. } => *uplink != local,
             // A plan's source is the channel that it came by.
@@ -85,7 +81,7 @@ fn is_remote(intent: &Intent) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Action, LeaseEnd, Timestamp};
+    use crate::model::{Action, LeaseEnd, Rank, Timestamp};
 
     fn intent(rank: Rank, source: &str, is_plan: bool) -> Intent {
         let uplink: UplinkName = source.parse().unwrap();

@@ -1,6 +1,7 @@
 //! "Until unplugged": the owner's charging commands that name no end belong to the car that stands there. Pure.
 
-use crate::model::{DeviceId, IntentKey, Mono, Point, Sample};
+use super::view::is_plugged;
+use crate::model::{DeviceId, IntentKey, Mono, Sample};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -43,19 +44,19 @@ impl Sessions {
         if self.0.is_empty() {
             return Vec::new();
         }
-        let state = sample.text(&Point::State);
+        let is_plugged = is_plugged(sample);
         let mut over = Vec::new();
         for (key, watch) in self.0.iter_mut().filter(|(_, watch)| watch.device == sample.device) {
-            match state {
-                Some("plugged" | "charging" | "stopped") => (watch.was_plugged, watch.gone) = (true, None),
-                Some("unplugged") if watch.was_plugged => {
+            match is_plugged {
+                Some(true) => (watch.was_plugged, watch.gone) = (true, None),
+                Some(false) if watch.was_plugged => {
                     let (seen, first) = watch.gone.map_or((1, sample.mono), |(n, first)| (n.saturating_add(1), first));
                     watch.gone = Some((seen, first));
                     if seen >= SAMPLES || (seen > 1 && sample.mono.since(first) >= SURE_AFTER) {
                         over.push(key.clone());
                     }
                 }
-                _ => {}
+                Some(false) | None => {}
             }
         }
         self.0.retain(|key, _| !over.contains(key));
@@ -66,7 +67,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BootId, ClockState, NullReason, Timestamp, Value};
+    use crate::model::{BootId, ClockState, NullReason, Point, Timestamp, Value};
 
     /// A charger's words, second by second: in which second the command ends.
     fn ends_in(every_s: u64, words: &[&str]) -> Option<usize> {

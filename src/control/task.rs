@@ -251,11 +251,11 @@ fn push<T>(queue: &mut VecDeque<T>, item: T, what: &'static str) {
     queue.push_back(item);
 }
 
-type Told = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
+type Writing = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 /// An event on its way to the store.
 #[derive(Default)]
-struct Telling(Option<Told>);
+struct Telling(Option<Writing>);
 
 impl Telling {
     fn new(store: StoreHandle, event: Event) -> Self {

@@ -392,6 +392,29 @@ fn store() -> (StoreHandle, impl Send) {
     (StoreHandle { asks, live, next_row: counter(), dropped: counter(), outbox, status }, rx)
 }
 
+/// A house with a battery. Its channels lead nowhere.
+fn battery_alone(
+    orders: watch::Sender<Order>,
+    status: watch::Receiver<DeviceStatus>,
+    store: StoreHandle,
+    clock: &Clock,
+) -> ControlParts {
+    ControlParts {
+        site: site(None, None),
+        devices: vec![ControlledDevice { spec: spec("battery", DeviceKind::Battery), orders, status }],
+        samples: mpsc::channel(1).1,
+        outcomes: mpsc::channel(1).1,
+        updates: mpsc::channel(1).0,
+        store,
+        clock: clock.clone(),
+        plans: vec![],
+        intents: vec![],
+        sessions: std::collections::BTreeSet::new(),
+        site_limits: vec![],
+        pause: None,
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_command_reaches_the_device_and_its_fate_the_tracker() {
     let clock = Clock::manual(WALL);
@@ -403,18 +426,10 @@ async fn a_command_reaches_the_device_and_its_fate_the_tracker() {
     let (updates_tx, mut updates) = mpsc::channel(1);
     let (store, _asks) = store();
     let (handle, task) = create(ControlParts {
-        site: site(None, None),
-        devices: vec![ControlledDevice { spec: spec("battery", DeviceKind::Battery), orders, status }],
         samples: samples_rx,
         outcomes: outcomes_rx,
         updates: updates_tx,
-        store,
-        clock: clock.clone(),
-        plans: vec![],
-        intents: vec![],
-        sessions: std::collections::BTreeSet::new(),
-        site_limits: vec![],
-        pause: None,
+        ..battery_alone(orders, status, store, &clock)
     });
     let (switch, shutdown) = ShutdownSwitch::new();
     let running = tokio::task::JoinSet::from_iter([task.run(shutdown)]);
@@ -508,18 +523,10 @@ async fn a_busy_store_gets_the_newest_decision_later() {
     let other = "pv".parse().unwrap();
     store.decided(other, WALL, ClockState::Synced, "fills the queue".into()).unwrap();
     let (handle, task) = create(ControlParts {
-        site: site(None, None),
-        devices: vec![ControlledDevice { spec: spec("battery", DeviceKind::Battery), orders, status }],
         samples: samples_rx,
         outcomes: outcomes_rx,
         updates: updates_tx,
-        store,
-        clock: clock.clone(),
-        plans: vec![],
-        intents: vec![],
-        sessions: std::collections::BTreeSet::new(),
-        site_limits: vec![],
-        pause: None,
+        ..battery_alone(orders, status, store, &clock)
     });
     let (switch, shutdown) = ShutdownSwitch::new();
     let running = tokio::task::JoinSet::from_iter([task.run(shutdown)]);

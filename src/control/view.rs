@@ -48,8 +48,6 @@ pub(crate) struct Seen {
     pub(crate) soc_pct: Option<f64>,
     /// Per phase, A; signed like the power where that is known.
     pub(crate) phase_a: [Option<f64>; 3],
-    /// No car is at the charger.
-    pub(crate) is_unplugged: bool,
     /// Is a car at the charger; `None`: it does not say.
     pub(crate) is_plugged: Option<bool>,
     /// Energy since the car came, Wh.
@@ -64,11 +62,15 @@ impl Seen {
         power_w: None,
         soc_pct: None,
         phase_a: [None; 3],
-        is_unplugged: false,
         is_plugged: None,
         session_wh: None,
         delivered_wh: None,
     };
+
+    /// It says that no car is there.
+    pub(crate) fn is_unplugged(&self) -> bool {
+        self.is_plugged == Some(false)
+    }
 
     fn of(unit: &Unit, sample: Option<&Sample>, now: Mono) -> Self {
         let Some(sample) = sample else { return Self::NEVER };
@@ -84,15 +86,19 @@ impl Seen {
                 phase(sample, &Point::PowerL2W, &Point::VoltageL2V, &Point::CurrentL2A),
                 phase(sample, &Point::PowerL3W, &Point::VoltageL3V, &Point::CurrentL3A),
             ],
-            is_unplugged: sample.text(&Point::State) == Some("unplugged"),
-            is_plugged: match sample.text(&Point::State) {
-                Some("unplugged") => Some(false),
-                Some("plugged" | "charging" | "stopped") => Some(true),
-                _ => None,
-            },
+            is_plugged: is_plugged(sample),
             session_wh: sample.num(&Point::SessionEnergyWh),
             delivered_wh: sample.num(&Point::EnergyDeliveredWh),
         }
+    }
+}
+
+/// Is a car at the charger, by its own word; `None`: it says nothing of it.
+pub(crate) fn is_plugged(sample: &Sample) -> Option<bool> {
+    match sample.text(&Point::State) {
+        Some("unplugged") => Some(false),
+        Some("plugged" | "charging" | "stopped") => Some(true),
+        _ => None,
     }
 }
 

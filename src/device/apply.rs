@@ -50,6 +50,8 @@ pub(super) struct Keeper {
     pub(super) work: Option<Work>,
     pub(super) reverts: VecDeque<Mono>,
     pub(super) release_alarm: bool,
+    /// It was told that the device does not take what protects.
+    pub(super) limit_alarm: bool,
 }
 
 /// Why a setpoint counts as if nobody wanted anything.
@@ -77,6 +79,7 @@ impl Keeper {
             work: None,
             reverts: VecDeque::new(),
             release_alarm: false,
+            limit_alarm: false,
         }
     }
 
@@ -129,6 +132,7 @@ impl Keeper {
             cause: None,
             end: None,
             protects: false,
+            is_limited: false,
             waits: false,
         };
         let give_back = || self.held.map(back);
@@ -160,6 +164,7 @@ impl Keeper {
                     cause: Some(setpoint.cause().clone()),
                     end: (!standing).then(|| setpoint.end()),
                     protects: !standing && (on_end != Demand::Release || setpoint.protects()),
+                    is_limited: !standing && setpoint.protects(),
                     waits: kept.is_some(),
                 })
             }
@@ -355,14 +360,18 @@ fn is_tighter(held: Option<Demand>, to: &Demand) -> bool {
 /// May this wear the device. Stopping, holding at 0 W and the way back always; a limit that protects as long as it
 /// tightens; all else within the budget, and a looser limit slower than that.
 fn spend(aim: &Aim, held: Option<Demand>) -> Spend {
-    let is_safe = matches!(aim.demand, Demand::Release | Demand::ChargerOff)
-        || matches!(aim.demand, Demand::BatteryPower { watts, .. } if watts == 0.0);
+    let is_safe = aim.demand == Demand::Release || is_stop(&aim.demand);
     if aim.kind == Kind::End || is_safe || aim.protects && is_tighter(held, &aim.demand) {
         return Spend::Free;
     }
     // What was begun is gone on with at once.
     let gap = if held == Some(aim.demand) { Duration::ZERO } else { GAP };
-    Spend::Budget { gap: if aim.protects && !gap.is_zero() { GAP_LOOSER } else { gap } }
+    Spend::Budget { gap: if aim.is_limited && !gap.is_zero() { GAP_LOOSER } else { gap } }
+}
+
+/// Does it stop what the device does.
+pub(super) fn is_stop(demand: &Demand) -> bool {
+    matches!(demand, Demand::ChargerOff) || matches!(demand, Demand::BatteryPower { watts, .. } if *watts == 0.0)
 }
 
 pub(super) fn fate(aim: &Aim, stage: Stage, evidence: Vec<Evidence>) -> Effect {

@@ -1,17 +1,19 @@
-//! A device for closed loops: the real driver and the real keeper as the task runs them, but synchronous and on a time
-//! that is an argument.
+//! A device for closed loops: the real driver, the real keeper and the real steps of a program as the task runs them, but
+//! synchronous and on a time that is an argument.
 
 use super::apply::Keeper;
+use super::perform::{Performer, Tools, carry_out};
 use super::purse::Purse;
-use super::words::{Checked, Do, Effect, Looked, Spend, Trouble, Wrote};
+use super::words::{Do, Effect};
 use crate::link::LinkError;
 use crate::model::{
-    BootId, ClockState, Demand, DeviceSpec, DeviceState, DeviceStatus, Evidence, Held, Mono, Order, Outcome, Sample,
-    Timestamp,
+    BootId, ClockState, Demand, DeviceSpec, DeviceState, DeviceStatus, Held, Mono, Order, Outcome, Sample, Timestamp,
 };
-use crate::profile::{Answer, Check, Driver, Program, Refusal, Request, Step};
+use crate::profile::{Answer, Driver, Program, Refusal, Request, Step};
 use crate::runtime::Clock;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// What a turn brought.
@@ -80,119 +82,21 @@ impl Bench {
         self.rests_until = Some(Mono::default());
     }
 
-    /// Carry out what is due for the order.
+    /// Carry out what is due for the order, as the task does it, without waiting.
     pub(crate) fn apply(&mut self, now: Mono, wall: Timestamp, ask: Ask<'_>, out: &mut Vec<Out>) {
         for _ in 0..32 {
             let reachable = if self.is_found { Ok(()) } else { Err("it is being looked for") };
             let (effects, next) = self.keeper.tick(now, reachable);
             self.emit(effects, wall, out);
-            match next {
-                Do::Rest(until) => {
-                    self.rests_until = until;
-                    return;
-                }
-                Do::Write { demand, lease, remember, spend } => {
-                    let mut is_sent = false;
-                    let result = self.write((demand, lease), remember, spend, &mut is_sent, wall, ask, out);
-                    if !is_sent {
-                        self.keeper.unsent();
-                    }
-                    if let Err(Trouble::Spent { .. }) = &result
-                        && self.purse.tells_today()
-                    {
-                        out.push(Out::Alarm("write_budget"));
-                    }
-                    let effects = self.keeper.wrote(now, result);
-                    self.emit(effects, wall, out);
-                    self.keep_wear(out);
-                }
-                Do::Refresh { demand, lease } => {
-                    let result = self.refresh(demand, lease, ask);
-                    let effects = self.keeper.wrote(now, result);
-                    self.emit(effects, wall, out);
-                    self.keep_wear(out);
-                }
-                Do::Check { demand, lease } => {
-                    let program = match self.program.take() {
-                        Some((of, program)) if of == demand => Ok(program),
-                        _ => self.driver.program(&demand, lease).map_err(Trouble::Impossible),
-                    };
-                    let result = program.and_then(|program| {
-                        let checks = program.checks.iter().map(|check| look_at(check, wall, ask));
-                        let checks = checks.collect::<Result<Vec<_>, Trouble>>()?;
-                        let refresh = program.refresh;
-                        self.program = Some((demand, program));
-                        Ok(Looked { checks, refresh })
-                    });
-                    let effects = self.keeper.checked(now, result);
-                    self.emit(effects, wall, out);
-                }
+            if let Do::Rest(until) = next {
+                self.rests_until = until;
+                return;
             }
+            let effects = at_once(carry_out(&mut Hands { bench: self, ask, out }, next));
+            self.emit(effects, wall, out);
+            self.keep_wear(out);
         }
         panic!("{} does not come to rest", self.spec.id);
-    }
-
-    /// As the task does it, without waiting.
-    #[expect(clippy::too_many_arguments, reason = "what the task has in its fields")]
-    fn write(
-        &mut self,
-        (demand, lease): (Demand, Duration),
-        remember: Option<(Demand, Demand)>,
-        spend: Spend,
-        is_sent: &mut bool,
-        wall: Timestamp,
-        ask: Ask<'_>,
-        out: &mut Vec<Out>,
-    ) -> Result<Wrote, Trouble> {
-        let program = self.driver.program(&demand, lease).map_err(Trouble::Impossible)?;
-        let is_urgent = matches!(demand, Demand::ChargerOff)
-            || matches!(demand, Demand::BatteryPower { watts, .. } if watts == 0.0);
-        let mut left = Vec::new();
-        for (index, request) in program.writes.iter().enumerate() {
-            let all: Vec<usize> =
-                program.targets.iter().enumerate().filter(|(_, t)| t.write == index).map(|(n, _)| n).collect();
-            let is_trigger = program.triggers(index) && !left.is_empty();
-            let look = program.look(index).filter(|_| !is_urgent && !is_trigger && program.wears(index));
-            match look.map(|look| ask(&look)).transpose() {
-                Ok(None) | Err(LinkError::Refused(_)) => left.push((index, request.clone(), all)),
-                Ok(Some(answer)) => left.extend(program.left(index, &answer).map(|(r, into)| (index, r, into))),
-                Err(error) => return Err(trouble(error)),
-            }
-        }
-        if let Spend::Budget { gap } = spend {
-            let into = left.iter().flat_map(|(_, _, into)| into).filter_map(|n| program.targets.get(*n));
-            self.purse.allows(into, gap, &self.clock)?;
-        }
-        *is_sent = true;
-        if let Some((demand, on_end)) = remember {
-            out.push(Out::Held(Held { device: self.spec.id.clone(), demand, on_end, since: wall }));
-        }
-        let mut wrote = Wrote { settle: program.settle, refresh: program.refresh, fallback: Vec::new() };
-        self.program = Some((demand, program.clone()));
-        for (index, request, into) in left {
-            if index == program.fallback && index > 0 {
-                for check in program.checks.iter().filter(|c| c.failsafe) {
-                    wrote.fallback.push(look_at(check, wall, ask)?.evidence);
-                }
-            }
-            let answer = ask(&request);
-            if !matches!(answer, Err(LinkError::Refused(_))) {
-                self.purse.count(into.iter().filter_map(|n| program.targets.get(*n)), &self.clock);
-            }
-            answer.map_err(trouble)?;
-        }
-        Ok(wrote)
-    }
-
-    fn refresh(&mut self, demand: Demand, lease: Duration, ask: Ask<'_>) -> Result<Wrote, Trouble> {
-        let program = self.driver.program(&demand, lease).map_err(Trouble::Impossible)?;
-        for (index, request) in program.writes.iter().enumerate().filter(|(index, _)| program.is_refreshed(*index)) {
-            ask(request).map_err(trouble)?;
-            self.purse.count(program.targets.iter().filter(|t| t.write == index), &self.clock);
-        }
-        let wrote = Wrote { settle: program.settle, refresh: program.refresh, fallback: Vec::new() };
-        self.program = Some((demand, program));
-        Ok(wrote)
     }
 
     fn keep_wear(&mut self, out: &mut Vec<Out>) {
@@ -283,16 +187,50 @@ impl Bench {
     }
 }
 
-fn look_at(check: &Check, wall: Timestamp, ask: Ask<'_>) -> Result<Checked, Trouble> {
-    let verdict = check.judge(&ask(&check.read).map_err(trouble)?);
-    let evidence =
-        Evidence { at: wall, via: "test".into(), address: verdict.address, wrote: verdict.wrote, read: verdict.read };
-    Ok(Checked { ok: verdict.ok, failsafe: check.failsafe, evidence })
+/// The bench at work, on a wire that answers at once.
+struct Hands<'a> {
+    bench: &'a mut Bench,
+    ask: Ask<'a>,
+    out: &'a mut Vec<Out>,
 }
 
-fn trouble(error: LinkError) -> Trouble {
-    match error {
-        LinkError::Refused(refusal) => Trouble::Refused(refusal.to_string()),
-        other => Trouble::Unreached(other.to_string()),
+impl Performer for Hands<'_> {
+    fn tools(&mut self) -> Tools<'_> {
+        let Bench { spec, driver, keeper, program, purse, clock, .. } = &mut *self.bench;
+        let accepts_no_failsafe = spec.control.accept_no_failsafe;
+        Tools { device: &spec.id, accepts_no_failsafe, driver, keeper, program, purse, clock }
+    }
+
+    async fn request(&mut self, request: Request) -> Result<Answer, LinkError> {
+        (self.ask)(&request)
+    }
+
+    fn via(&self) -> &str {
+        "test"
+    }
+
+    async fn pause(&mut self, _time: Duration) {}
+
+    /// No guard watches over a closed loop.
+    async fn secure(&mut self, _demand: &Demand) {}
+
+    async fn journal(&mut self, held: Held, _is_urgent: bool) {
+        self.out.push(Out::Held(held));
+    }
+
+    fn is_overtaken(&self) -> bool {
+        false
+    }
+
+    async fn spent(&mut self, _why: &str) {
+        self.out.push(Out::Alarm("write_budget"));
+    }
+}
+
+/// Nothing here waits for anything.
+fn at_once<F: Future>(work: F) -> F::Output {
+    match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("a bench does not wait"),
     }
 }

@@ -628,3 +628,68 @@ async fn no_baseline_is_recorded_while_an_earlier_setpoint_is_in_the_device() {
         rig.stop().await;
     }
 }
+
+fn hold_as_plan(demand: Demand) -> Order {
+    use crate::model::{Action, IntentKey, LeaseEnd, Setpoint};
+    let end = LeaseEnd { mono: Mono::from_ms(100_000_000), wall: Timestamp::from_ms(0) };
+    let cause = IntentKey::Plan("sun".parse().unwrap());
+    Order::Hold(Setpoint::new("dev".parse().unwrap(), demand, cause, Action::Idle, end, Demand::Release))
+}
+
+/// Sun and clouds, forty times: what is stored nowhere follows on, and when the writes of the day are used up the car is
+/// off: it neither charges by itself from the grid, nor do the clouds cost more writes.
+#[tokio::test(start_paused = true)]
+async fn a_cloudy_day_beyond_the_budget_ends_with_the_car_off() {
+    let mut rig = start(Kind::Charger, |_| {});
+    rig.online().await;
+    let (mut full, mut stuck) = (0, 0);
+    for cloud in 0..40_u32 {
+        for amps in [6_u8, 10, 14, 7] {
+            rig.device.order(hold_as_plan(Demand::ChargerCurrent { amps: amps.into(), phases: None }));
+            rig.pass(60).await;
+            let is = rig.settings(Kind::Charger);
+            if is == json!([amps, 2]) {
+                full += 1;
+            } else {
+                assert_eq!(is[1], json!(1), "cloud {cloud}: neither follows the sun nor is off: {is}");
+                stuck += 1;
+            }
+        }
+        rig.device.order(hold_as_plan(Demand::ChargerOff));
+        rig.pass(200).await;
+        assert_eq!(rig.settings(Kind::Charger)[1], json!(1), "cloud {cloud}");
+    }
+    let wear = rig.wear();
+    let row = |key: &str| wear.iter().find(|w| w.register.ends_with(key)).unwrap();
+    assert_eq!((row("frc").writes, row("frc").budget_per_day), (18, Some(18)), "on and off nine times");
+    assert!(row("amp").writes >= 36 && row("amp").budget_per_day.is_none(), "only what changed counts: {wear:?}");
+    assert_eq!((full, stuck), (36, 124));
+    let said =
+        std::iter::from_fn(|| rig.stage()).any(|s| matches!(s, Stage::Failed(why) if why.contains("frc is used up")));
+    assert!(said && lock(&rig.world).events.iter().any(|e| e == "write_budget raised"));
+    rig.device.order(Order::Free);
+    rig.pass(20).await;
+    assert_eq!(rig.settings(Kind::Charger), json!([16, 0]), "the way back is always free");
+    rig.stop().await;
+}
+
+/// The agreed export cannot be kept: that is told once, tried further, and told when it is over.
+#[tokio::test(start_paused = true)]
+async fn a_refused_limit_is_told_once_and_tried_on() {
+    let rig = start(Kind::Inverter, |_| {});
+    rig.online().await;
+    lock(&rig.world).fault = Some((1, Fault::RefusedAlways));
+    let export = Demand::PowerLimit { watts: 500.0 };
+    rig.device.order(hold(export, export, "export_limit", 100_000));
+    rig.pass(3000).await;
+    let told = |rig: &Rig| {
+        let world = lock(&rig.world);
+        world.events.iter().filter(|e| e.starts_with("limit_refused")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(told(&rig), ["limit_refused raised"]);
+    lock(&rig.world).refuses = None;
+    rig.pass(65).await;
+    assert_eq!(rig.settings(Kind::Inverter), json!([100, 0, 1]), "within a minute");
+    assert_eq!(told(&rig), ["limit_refused raised", "limit_refused cleared"]);
+    rig.stop().await;
+}

@@ -34,7 +34,7 @@ impl Guarded {
 impl DeviceTask {
     /// `demand` is about to be written, or was found in the device: if it stays there without derd, the way back is on the
     /// disk first. Control never waits longer than a second for it.
-    pub(super) async fn secure(&mut self, demand: &Demand) {
+    pub(super) async fn write_will(&mut self, demand: &Demand) {
         let Some((held, on_end)) = self.keeper.held() else { return };
         // A fallback is tighter than what the device's own timer leads back to; and who accepts that there is no timer
         // says that the one which the device shows is not to be relied upon.

@@ -1,6 +1,6 @@
 //! What came of a write or a look, and what follows from it: the second half of the keeper; pure.
 
-use super::apply::{Keeper, fate};
+use super::apply::{Keeper, fate, is_stop};
 use super::words::{Aim, Checked, Effect, Kind, Looked, Phase, Told, Trouble, Wrote};
 use crate::model::{Demand, Evidence, IntentKey, Mono, Severity, Stage};
 use std::time::Duration;
@@ -78,13 +78,22 @@ impl Keeper {
         Vec::new()
     }
 
-    /// The budget is used up: a limit that nobody asked for stays as tight as it is; whoever asked gets an answer.
+    /// The budget is used up: a limit that nobody asked for stays as tight as it is; whoever asked gets an answer. What a
+    /// plan has stopped stays stopped: to give it back would let a car charge by itself, and would be two more writes for
+    /// each cloud.
     fn spent(&mut self, now: Mono, why: String, until: Mono) -> Vec<Effect> {
         let Some(work) = &self.work else { return Vec::new() };
-        if matches!(work.aim.cause, Some(IntentKey::Limit(_))) && self.held.is_some() {
-            return self.stay(now, until);
-        }
         let (aim, is_told) = (work.aim.clone(), work.told == Told::Failed);
+        let is_stopped = self.held.is_some_and(|(held, _)| is_stop(&held)) && !is_stop(&aim.demand);
+        match aim.cause {
+            Some(IntentKey::Limit(_)) if self.held.is_some() => return self.stay(now, until),
+            Some(IntentKey::Plan(_)) if is_stopped => {
+                let mut effects = self.stay(now, until);
+                effects.extend((!is_told).then(|| fate(&aim, Stage::Failed(why), Vec::new())));
+                return effects;
+            }
+            _ => {}
+        }
         self.reject(&aim, Some(until), 1);
         self.work = None;
         if is_told { Vec::new() } else { vec![fate(&aim, Stage::Failed(why), Vec::new())] }
@@ -175,6 +184,7 @@ impl Keeper {
         work.told = Told::Verified;
         work.failures = 0;
         work.phase = Phase::Kept;
+        let is_kept = std::mem::take(&mut self.limit_alarm);
         let released = work.aim.kind == Kind::End || work.aim.demand == Demand::Release;
         // What was given back is the owner's to change.
         let rechecks = match work.aim.kind {
@@ -185,6 +195,9 @@ impl Keeper {
         work.rechecks = rechecks.iter().map(|after| now.plus(*after)).collect();
         if work.aim.kind == Kind::End {
             self.work = None;
+        }
+        if is_kept {
+            effects.push(self.alarm("limit_refused", Severity::Info, "taken".into(), false));
         }
         self.ours = true;
         if released {
@@ -235,6 +248,7 @@ impl Keeper {
         let wait = match (work.aim.kind, work.failures) {
             (_, 1) => Duration::from_secs(1),
             (Kind::End, _) => slow(1, 60),
+            _ if protects(&work.aim) => slow(1, 60),
             _ => slow(10, 900),
         };
         work.not_before = now.plus(wait);
@@ -247,6 +261,7 @@ impl Keeper {
         }
         work.told = Told::Failed;
         let mut effects = vec![fate(&work.aim, Stage::Failed(reason.clone()), evidence)];
+        effects.extend(self.alarm_of_limit(&reason));
         effects.extend(self.alarm_of_release(reason));
         self.undo();
         effects
@@ -272,6 +287,7 @@ impl Keeper {
         work.told = Told::Failed;
         if work.aim.cause.is_some() && work.aim.kind != Kind::End {
             let aim = work.aim.clone();
+            effects.extend(self.alarm_of_limit(&why));
             self.reject(&aim, None, 0);
             self.work = None;
         } else {
@@ -279,6 +295,15 @@ impl Keeper {
             effects.extend(self.alarm_of_release(why));
         }
         effects
+    }
+
+    /// A device that refuses what protects the fuse or the agreed export: nobody else would say so.
+    fn alarm_of_limit(&mut self, reason: &str) -> Option<Effect> {
+        let is_one = self.work.as_ref().is_some_and(|w| protects(&w.aim));
+        if !is_one || std::mem::replace(&mut self.limit_alarm, true) {
+            return None;
+        }
+        Some(self.alarm("limit_refused", Severity::Critical, reason.to_owned(), true))
     }
 
     fn alarm_of_release(&mut self, reason: String) -> Option<Effect> {
@@ -294,6 +319,11 @@ impl Keeper {
             ("release_failed", true) => {
                 format!("{} does not go back to its baseline: {reason}. derd keeps trying", self.spec.id)
             }
+            ("limit_refused", true) => {
+                let id = &self.spec.id;
+                format!("{id} does not take what protects the fuse or the agreed export: {reason}. derd keeps trying")
+            }
+            ("limit_refused", false) => format!("{} takes what it is told again", self.spec.id),
             ("release_failed", false) => format!("{} is back at its baseline", self.spec.id),
             _ => format!("something else changed {}: {reason}", self.spec.id),
         };

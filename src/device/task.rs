@@ -5,6 +5,7 @@ use super::apply::Keeper;
 use super::baseline::Accept;
 use super::find::Finder;
 use super::guarded::Guarded;
+use super::perform::carry_out;
 use super::poll::Poll;
 use super::purse::Purse;
 use super::words::{Do, Effect};
@@ -148,33 +149,12 @@ impl DeviceTask {
         let reachable = self.reachable();
         let (effects, next) = self.keeper.tick(now, reachable.as_ref().copied().map_err(String::as_str));
         self.emit(effects).await;
-        match next {
-            Do::Rest(until) => return Some(until),
-            Do::Write { demand, lease, remember, spend } => {
-                let mut sent = false;
-                let result = self.write(demand, lease, remember, spend, &mut sent).await;
-                if !sent {
-                    self.keeper.unsent();
-                }
-                self.look_at_budget(&result).await;
-                let effects = self.keeper.wrote(self.clock.mono(), result);
-                self.emit(effects).await;
-                self.show_wear();
-            }
-            Do::Refresh { demand, lease } => {
-                let result = self.refresh(demand, lease).await;
-                let effects = self.keeper.wrote(self.clock.mono(), result);
-                self.emit(effects).await;
-                self.show_wear();
-            }
-            Do::Check { demand, lease } => {
-                self.secure(&demand).await;
-                if let Some(result) = self.check(demand, lease).await {
-                    let effects = self.keeper.checked(self.clock.mono(), result);
-                    self.emit(effects).await;
-                }
-            }
+        if let Do::Rest(until) = next {
+            return Some(until);
         }
+        let effects = carry_out(self, next).await;
+        self.emit(effects).await;
+        self.show_wear();
         None
     }
 
@@ -247,7 +227,7 @@ impl DeviceTask {
                 Effect::Remember(demand, on_end) => {
                     let held = Held { device: self.spec.id.clone(), demand, on_end, since: self.clock.now() };
                     self.out.journal(held, JOURNAL_WAIT).await;
-                    self.secure(&demand).await;
+                    self.write_will(&demand).await;
                 }
                 Effect::Alarm { code, severity, text, raised } => self.event(code, severity, text, raised).await,
             }

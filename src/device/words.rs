@@ -108,6 +108,8 @@ pub(super) struct Aim {
     pub(super) end: Option<LeaseEnd>,
     /// Does a fuse, the agreed export or the grid operator stand behind it.
     pub(super) protects: bool,
+    /// Is it a limit that stands behind the demand itself, not only behind what comes after it.
+    pub(super) is_limited: bool,
     /// What is held on while something looser waits for its time: nobody is told of it.
     pub(super) waits: bool,
 }

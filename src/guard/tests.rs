@@ -3,7 +3,7 @@
 use super::lock::{self, Look};
 use super::*;
 use crate::model::{Demand, DeviceId, Timestamp};
-use crate::profile::{Check, Expect, HttpMethod, Pace, Program, Request, Space, WayBack, WriteFunction};
+use crate::profile::{Check, Expect, HttpMethod, Pace, Program, Request, Space, Target, WayBack, WriteFunction};
 use crate::runtime::Clock;
 use serde_json::json;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -83,6 +83,22 @@ fn a_will_survives_its_file() {
     Will::remove(folder.path(), &id("battery")).unwrap();
     assert!(Will::files(folder.path()).unwrap().is_empty());
     assert!(Will::files(&folder.path().join("nowhere")).unwrap().is_empty());
+}
+
+#[test]
+fn a_will_read_back_says_the_same_as_what_a_restart_works_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worked_out = will("battery");
+    let place = "unit 1 holding 1".to_owned();
+    let class = crate::model::WriteClass::Volatile;
+    let target = Target { write: 0, register: place, class, refreshes: true, triggers: false };
+    worked_out.way.program.targets.push(target);
+    (worked_out.way.program.fallback, worked_out.way.program.refresh) = (1, Some(Duration::from_secs(20)));
+    worked_out.write(folder.path()).unwrap();
+    let read = Will { since: Timestamp::from_ms(0), ..Will::read(&folder.path().join("battery.json")).unwrap() };
+    assert!(worked_out.says_the_same(&read) && read.says_the_same(&worked_out));
+    worked_out.way.program.writes.pop();
+    assert!(!worked_out.says_the_same(&read));
 }
 
 #[test]

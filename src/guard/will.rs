@@ -62,8 +62,13 @@ impl Will {
     /// Does it say the same, whenever it was written down.
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let timeless = |w: &Self| Self { since: Timestamp::default(), ..w.clone() };
-        timeless(self) == timeless(other)
+        // Targets, fallback and refresh are the daemon's own business and are not written down.
+        let as_written = |w: &Self| {
+            let program = Program { targets: Vec::new(), fallback: 0, refresh: None, ..w.way.program.clone() };
+            let way = WayBack { program, known_by: w.way.known_by.clone() };
+            Self { since: Timestamp::default(), way, ..w.clone() }
+        };
+        as_written(self) == as_written(other)
     }
 
     /// What the device takes, for people.

@@ -106,7 +106,24 @@ pub enum Action {
     },
 }
 
+impl Rank {
+    /// May it have to wait while the owner pauses remote control: what comes from outside, and is not of the grid operator.
+    #[must_use]
+    pub const fn waits_in_a_pause(self) -> bool {
+        match self {
+            Self::Command | Self::Event | Self::Plan | Self::Schedule | Self::Tag => true,
+            Self::Grid | Self::Owner | Self::Default => false,
+        }
+    }
+}
+
 impl Action {
+    /// Is it a standing setting: it stays until changed, is done when it is verified, and has no lease.
+    #[must_use]
+    pub const fn is_standing(&self) -> bool {
+        matches!(self, Self::SetReserve { .. } | Self::SetMode { .. })
+    }
+
     /// The action's name in commands and plans.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -10,7 +10,6 @@
 //! time free of the rules after it and of the default. A `slots` document speaks instants.
 //!
 //! Where rules overlap the first listed wins; where slots overlap the one that starts later.
-
 //!
 //! A `tariff` document holds prices over time and is for no device. `solar` and `price` documents look at the house (and
 //! at a tariff) before they want something: each is a [`Strategy`], asked by control in every cycle.

@@ -43,8 +43,12 @@
 //!
 //! # Layout
 //!
-//! `handle` is what others see; `thread` takes their requests (`deferred` keeps what the disk refused). `telemetry` (with `blob` and `ranges`, both pure), `journal` and
-//! `decisions` (with `packed`, pure, `runs` and `along`) do the work, `history` and `retention` in small pieces between requests. `restamp` corrects times. `file` opens and replaces the file, `written` counts.
+//! - `handle`: what others see. `thread`: takes their requests; `deferred` keeps what the disk refused.
+//! - `telemetry`, with `blob` and `ranges` (both pure): samples and cursors. `restamp` corrects their times.
+//! - `journal`: commands, plans, held setpoints, baselines, events, notices. `delivered`: the energy of running commands.
+//! - `decisions`, with `packed` (pure), `runs` and `along`: the journal of decisions, and when derd was running.
+//! - `history` and `retention`: done in small pieces between requests.
+//! - `file` opens and replaces the file, `written` counts, `sql` has what all of them need.
 
 mod along;
 mod blob;

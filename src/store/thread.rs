@@ -408,23 +408,30 @@ impl Worker {
         self.ends.outbox.send_modify(|n| *n += 1);
     }
 
-    /// A write that somebody waits for.
-    fn written<T>(&mut self, attempt: &'static str, done: rusqlite::Result<T>) -> Result<T, StoreError> {
-        match done {
+    /// A write that somebody waits for: when it is good they go on before anything else is done with the disk.
+    fn reply<T>(
+        &mut self,
+        attempt: &'static str,
+        done: rusqlite::Result<T>,
+        reply: oneshot::Sender<Result<T, StoreError>>,
+    ) {
+        let done = match done {
             Ok(value) => {
-                self.wrote();
-                Ok(value)
+                answer(reply, Ok(value));
+                return self.wrote();
             }
-            Err(error) => {
-                let damaged = file::is_damage(&error).then(|| error.to_string());
-                let error = StoreError::Sqlite { attempt, reason: error.to_string() };
-                self.failed(&error);
-                if let Some(reason) = damaged {
-                    self.replace_file(&reason);
-                }
-                Err(error)
-            }
+            Err(error) => Err(self.not_written(attempt, &error)),
+        };
+        answer(reply, done);
+    }
+
+    fn not_written(&mut self, attempt: &'static str, fault: &rusqlite::Error) -> StoreError {
+        let error = StoreError::Sqlite { attempt, reason: fault.to_string() };
+        self.failed(&error);
+        if file::is_damage(fault) {
+            self.replace_file(&fault.to_string());
         }
+        error
     }
 
     pub(crate) fn handle(&mut self, ask: Ask) -> Next {
@@ -479,38 +486,32 @@ impl Worker {
             Ask::Admit(command, reply) => {
                 let done = journal::admit(&self.conn, uplinks, &command, self.clock.now(), go_along);
                 self.wrote_along(along.filter(|_| done.is_ok()));
-                let done = self.written("writing a command down", done);
-                answer(reply, done);
+                self.reply("writing a command down", done, reply);
                 self.announce();
             }
             Ask::SaveResult(result, reply) => {
                 let done = journal::save_result(&self.conn, uplinks, &result, go_along);
                 self.wrote_along(along.filter(|_| done.is_ok()));
-                let done = self.written("writing a result down", done);
-                answer(reply, done);
+                self.reply("writing a result down", done, reply);
                 self.announce();
             }
             Ask::TellResult(result, reply) => {
                 let done = journal::tell_result(&self.conn, uplinks, &result);
-                let done = self.written("writing an answer down", done);
-                answer(reply, done);
+                self.reply("writing an answer down", done, reply);
                 self.announce();
             }
             Ask::SavePlan(plan, reply) => {
                 let (id, body, source, at) = &*plan;
                 let done = journal::save_plan(&self.conn, id, body, source, *at);
-                let done = self.written("writing a plan down", done);
-                answer(reply, done);
+                self.reply("writing a plan down", done, reply);
             }
             Ask::DeletePlan(id, reply) => {
                 let done = journal::delete_plan(&self.conn, &id);
-                let done = self.written("deleting a plan", done);
-                answer(reply, done);
+                self.reply("deleting a plan", done, reply);
             }
             Ask::SetMeta(key, value, reply) => {
                 let done = set_meta(&self.conn, &key, &value);
-                let done = self.written("keeping a value", done);
-                answer(reply, done);
+                self.reply("keeping a value", done, reply);
             }
             _ => {}
         }
@@ -567,8 +568,12 @@ impl Worker {
         };
         let tells = matches!(ask, Ask::Event(_) | Ask::PlanAnswer(_));
         self.due.retry = self.clock.mono().plus(RETRY);
-        if self.written("writing to the journal", done).is_err() {
-            return Err(ask);
+        match done {
+            Ok(()) => self.wrote(),
+            Err(error) => {
+                let _told = self.not_written("writing to the journal", &error);
+                return Err(ask);
+            }
         }
         if tells {
             self.announce();

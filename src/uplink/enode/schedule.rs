@@ -7,7 +7,7 @@ use super::wire;
 use crate::model::{DeviceKind, Timestamp};
 use crate::plan::is_zone;
 use crate::uplink::mapping::{
-    Fate, MINUTES_PER_DAY, Mapped, Target, Times, entries, first_overlap, hour_minute, plan_id, shown,
+    Fate, MINUTES_PER_DAY, Mapped, Target, Times, entries, hour_minute, overlap_warning, plan_id, shown,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -174,13 +174,7 @@ fn rules(schedule: &wire::Schedule, warnings: &mut Vec<String>, faults: &mut Vec
         }
         rules.push(shown_rule);
     }
-    if let Some((a, b)) = first_overlap(&times) {
-        warnings.push(format!(
-            "two rules hold at the same time (numbers {} and {} of those that can hold): the first listed wins",
-            a + 1,
-            b + 1
-        ));
-    }
+    warnings.extend(overlap_warning(&times));
     rules
 }
 

@@ -9,7 +9,7 @@ mod overlap;
 mod tests;
 
 pub(crate) use clock::{MINUTES_PER_DAY, hour_minute, shown};
-pub(crate) use overlap::{Times, first_overlap};
+pub(crate) use overlap::{Times, overlap_warning};
 
 use crate::model::{DeviceId, DeviceKind};
 use serde_json::Value;

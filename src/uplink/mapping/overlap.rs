@@ -18,8 +18,19 @@ pub(crate) struct Times {
     pub(crate) to: Option<Timestamp>,
 }
 
-/// The first two of `rules` that can hold at the same time and want different things.
-pub(crate) fn first_overlap<T: PartialEq>(rules: &[(Times, T)]) -> Option<(usize, usize)> {
+/// A warning when two of `rules` can hold at the same time and want different things.
+pub(crate) fn overlap_warning<T: PartialEq>(rules: &[(Times, T)]) -> Option<String> {
+    first_overlap(rules).map(|(a, b)| {
+        format!(
+            "two rules hold at the same time (numbers {} and {} of those that can hold): the first listed wins",
+            a + 1,
+            b + 1
+        )
+    })
+}
+
+/// The first two of them.
+pub(super) fn first_overlap<T: PartialEq>(rules: &[(Times, T)]) -> Option<(usize, usize)> {
     if rules.len() > MAX_RULES {
         return None;
     }

@@ -1,3 +1,4 @@
+use super::overlap::first_overlap;
 use super::*;
 use crate::model::PlanId;
 use serde_json::json;

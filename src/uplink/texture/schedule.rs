@@ -9,7 +9,7 @@ use super::wire;
 use crate::model::{DeviceKind, Timestamp};
 use crate::plan::is_zone;
 use crate::uplink::mapping::{
-    Fate, MINUTES_PER_DAY, Mapped, Target, Times, entries, first_overlap, hour_minute, plan_id, shown,
+    Fate, MINUTES_PER_DAY, Mapped, Target, Times, entries, hour_minute, overlap_warning, plan_id, shown,
 };
 use serde_json::{Map, Value, json};
 
@@ -185,13 +185,7 @@ impl Read {
             merge(&mut shown_rule, action);
             rules.push(shown_rule);
         }
-        if let Some((a, b)) = first_overlap(&times) {
-            self.mapped.warnings.push(format!(
-                "two rules hold at the same time (numbers {} and {} of those that can hold): the first listed wins",
-                a + 1,
-                b + 1
-            ));
-        }
+        self.mapped.warnings.extend(overlap_warning(&times));
         rules
     }
 
