@@ -3,6 +3,7 @@
 use super::import::{ImportArgs, import};
 use super::status::local_time;
 use super::{Failure, SocketArg, client, out, runtime};
+use crate::runtime::Clock;
 use clap::{Args, Subcommand};
 use jiff::tz::TimeZone;
 use reqwest::Method;
@@ -68,7 +69,8 @@ pub(super) fn schedule(args: &ScheduleArgs) -> Result<(), Failure> {
             out::say(&serde_json::to_string_pretty(document).map_err(Failure::failed)?);
             // Beside the document, so that the document alone can be kept and imported again.
             let zone = runtime.block_on(client::zone(&args.at));
-            for line in found.map(|plan| outlook(plan, &all, &zone)).unwrap_or_default() {
+            let now = Clock::system().now().to_string();
+            for line in found.map(|plan| outlook(plan, &all, &zone, &now)).unwrap_or_default() {
                 out::note(&line);
             }
             Ok(())
@@ -101,7 +103,7 @@ fn listed(all: &[Value], zone: &TimeZone) -> Vec<String> {
 }
 
 /// What a plan that looks at the house says of itself.
-fn outlook(plan: &Value, all: &[Value], zone: &TimeZone) -> Vec<String> {
+fn outlook(plan: &Value, all: &[Value], zone: &TimeZone, now: &str) -> Vec<String> {
     let Some(planned) = plan.get("planned").and_then(Value::as_array) else { return Vec::new() };
     let wants = plan.get("active").and_then(Value::as_str).map_or("nothing".to_owned(), |a| a.replace('_', " "));
     let why = plan.get("why").and_then(Value::as_str).map(|why| format!(", as {why}")).unwrap_or_default();
@@ -109,7 +111,8 @@ fn outlook(plan: &Value, all: &[Value], zone: &TimeZone) -> Vec<String> {
     let tariff = plan.pointer("/document/tariff");
     let tariff = all.iter().find(|p| p.get("id") == tariff).and_then(|p| p.pointer("/document/currency"));
     let currency = tariff.and_then(Value::as_str).unwrap_or_default();
-    for slot in planned {
+    // What is over is no plan any more. The times are of one form: they compare as texts.
+    for slot in planned.iter().filter(|slot| word(slot, "end").as_str() > now) {
         let time = |key: &str| local_time(&word(slot, key), zone);
         let price = slot.get("price").and_then(Value::as_f64);
         let price = price.map_or_else(|| "no price".to_owned(), |p| format!("{p:.4} {currency}"));
@@ -168,12 +171,14 @@ mod tests {
         assert_eq!(list[1], "night              charger      price    set max current  21 Nov 01:00");
         assert_eq!(list[2], "t1                 -            tariff   -                -");
         assert_eq!(
-            outlook(&home()[0], &home(), &berlin),
+            outlook(&home()[0], &home(), &berlin, "2026-11-20T20:00:00.000Z"),
             [
                 "wants set max current now, as this hour is among the cheapest",
                 "20 Nov 22:00 to 21 Nov 01:00  charge     0.2200 EUR",
             ]
         );
-        assert_eq!(outlook(&home()[1], &home(), &berlin), [""; 0]);
+        let after = outlook(&home()[0], &home(), &berlin, "2026-11-21T00:00:00.000Z");
+        assert_eq!(after.len(), 1, "{after:#?}");
+        assert_eq!(outlook(&home()[1], &home(), &berlin, "2026-11-20T20:00:00.000Z"), [""; 0]);
     }
 }

@@ -96,6 +96,7 @@ struct Mark {
     is_blocked: bool,
     demand: Option<Demand>,
     end: Option<Timestamp>,
+    why: Option<Arc<str>>,
 }
 
 impl Mark {
@@ -116,6 +117,7 @@ impl Mark {
             is_blocked: s.blocked.is_some(),
             demand: demand(s),
             end: end(s),
+            why: why(s).cloned(),
         }
     }
 
@@ -152,7 +154,12 @@ impl Mark {
             (Some(old), Some(new)) => (old.ms() - new.ms()).abs() > SAME_END_MS,
             (old, new) => old != new,
         };
-        if is_other || is_moved { Change::Number } else { Change::None }
+        // A plan says the same for hours, from one text: most often the first look finds it.
+        let is_reworded = match (&self.why, why(s)) {
+            (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && old != new,
+            (old, new) => old.is_some() != new.is_some(),
+        };
+        if is_other || is_moved || is_reworded { Change::Number } else { Change::None }
     }
 }
 
@@ -165,9 +172,16 @@ fn demand(s: &Scene<'_>) -> Option<Demand> {
     }
 }
 
-/// A limit holds as long as it is needed: its lease is renewed all the time.
+/// A limit holds as long as it is needed, a plan that looks at the house as long as it wants the same: their leases are
+/// renewed all the time.
 fn end(s: &Scene<'_>) -> Option<Timestamp> {
-    s.decision.holder.as_ref().filter(|h| !matches!(h.key, IntentKey::Limit(_))).map(|h| h.end.wall)
+    let holder = s.decision.holder.as_ref().filter(|_| !s.decision.is_open());
+    holder.filter(|h| !matches!(h.key, IntentKey::Limit(_))).map(|h| h.end.wall)
+}
+
+/// What the plan that holds it says of why.
+fn why<'a>(s: &Scene<'a>) -> Option<&'a Arc<str>> {
+    s.decision.winner.and_then(|w| w.why.as_ref())
 }
 
 /// What was told of one device.
