@@ -6,8 +6,8 @@
 use derd::runtime::Clock;
 use derd::sim::{Home, HomeOptions, Scenario};
 use hil_tests::{
-    Broker, BrokerOptions, Daemon, cli, config_for, derd_binary, eventually, free_port, now_rfc3339, publish, rfc3339_in,
-    wait_for,
+    Broker, BrokerOptions, Daemon, cli, config_for, derd_binary, eventually, free_port, now_rfc3339, publish,
+    rfc3339_in, wait_for,
 };
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};

@@ -53,7 +53,12 @@ pub(super) fn opt_out(args: &OptOutArgs) -> Result<(), Failure> {
     let zone = runtime()?.block_on(client::zone(&args.at));
     for out in answer.get("opted_out").and_then(Value::as_array).into_iter().flatten() {
         let word = |key: &str| out.get(key).and_then(Value::as_str).unwrap_or("?");
-        out::say(&format!("{}: opted out of the event of {} until {}", word("device"), word("source"), local_time(word("until"), &zone)));
+        out::say(&format!(
+            "{}: opted out of the event of {} until {}",
+            word("device"),
+            word("source"),
+            local_time(word("until"), &zone)
+        ));
     }
     Ok(())
 }

@@ -201,7 +201,8 @@ impl DeviceTask {
             self.finder.watch.is_raised = true;
             self.event("baseline_drift", Severity::Warning, text, true).await;
         } else if drift.is_empty() && std::mem::take(&mut self.finder.watch.is_raised) {
-            self.event("baseline_drift", Severity::Info, format!("{id} is as its installer left it again"), false).await;
+            self.event("baseline_drift", Severity::Info, format!("{id} is as its installer left it again"), false)
+                .await;
         }
         self.show_baseline(None, Some(drift));
     }
