@@ -140,6 +140,18 @@ fn replies_duplicates_plans_and_site_limits() {
         assert_eq!(ended["limited_by"].is_null(), applied < 7000.0, "{ended}");
     }
 
+    // Of two at once the tighter holds; the other's sender is told so, and again when it is over.
+    let mut wide = site("x-3", 2000);
+    wide["ends_at"] = json!(rfc3339_in(Duration::from_secs(8)));
+    send(&broker, "derd/gw-1/site/command", &wide, &[]);
+    send(&broker, "derd/gw-1/site/command", &site("x-4", 500), &[]);
+    drop(seen.wait_result("x-4", "ended", SOON));
+    let ended = seen.wait_result("x-3", "ended", SOON);
+    assert_eq!((ended["applied"]["power_w"].as_f64(), ended["limited_by"].is_null()), (Some(2000.0), true), "{ended}");
+    let told = results(&seen, "x-3");
+    let is_clipped = |r: &Value| r["applied"]["power_w"] == 500.0 && r["limited_by"] == "export_limit";
+    assert!(told.iter().any(is_clipped), "{told:#?}");
+
     // More than the packet size that CONNECT advertises: the broker keeps it, and nothing else happens.
     let large = json!({"id": "l-1", "action": "idle", "issued_at": now_rfc3339(), "x": "x".repeat(300 * 1024)});
     let file = folder.path().join("large.json");

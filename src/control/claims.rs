@@ -363,7 +363,7 @@ mod tests {
         };
         let (mut claims, mut updates) = (Claims::default(), Vec::new());
         claims.add(intent, Mono::from_ms(0), at, &mut updates);
-        for s in 1..=605u32 {
+        for s in 1..=609u32 {
             let now = Mono::from_ms(u64::from(s) * 1000);
             let demand = Demand::BatteryPower { watts: f64::from(s) * 100.0, grid: true };
             let applied =
@@ -392,9 +392,9 @@ mod tests {
         // The first, 4 at once, then 6 in a minute, for ten minutes.
         assert!((60..=65).contains(&applied) && (60..=65).contains(&proofs), "{applied} and {proofs}");
         updates.clear();
-        claims.end(Mono::from_ms(606_000), at, &mut updates, |_| true);
+        claims.end(Mono::from_ms(609_500), at, &mut updates, |_| true);
         let Progress::Active(last) = &updates[0].progress else { panic!("{updates:?}") };
-        assert_eq!(last.params["power_w"], 60_500.0);
+        assert_eq!(last.params["power_w"], 60_900.0);
         assert!(matches!(updates.last().map(|u| &u.progress), Some(Progress::Ended { .. })));
     }
 }
