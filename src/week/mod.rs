@@ -47,8 +47,9 @@ const PLACES: [Place; 5] = [Place::Pv, Place::Battery, Place::Charger(0), Place:
 const NAMES: [&str; 5] = ["pv", "battery", "car1", "car2", "grid"];
 /// Polls are left out while nothing moves, but never for longer than this, s.
 const QUIET: usize = 4;
-/// Something moved: no poll is left out for this long, s: longer than any excess may last.
-const WATCHED: usize = 12;
+/// Something moved: no poll is left out for this long, s: longer than a car takes to answer. An excess is watched as long as
+/// it lasts.
+const WATCHED: usize = 7;
 /// Less than this is nothing that moves, W. Slow changes add up to it.
 const NOISE_W: f64 = 150.0;
 

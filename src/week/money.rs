@@ -171,9 +171,9 @@ impl Money {
 
 /// The documents of the owner.
 pub(super) fn plans(prices: &Prices) -> Vec<(&'static str, String)> {
-    let charge = |id: &str, device: &str, deadline: &str, capacity: f64, power: f64| {
+    let charge = |id: &str, device: &str, deadline: &str, capacity: f64, power: f64, amps: f64| {
         format!(
-            r#"{{"id":"{id}","device":"{device}","kind":"price","tariff":"spot","params":{{"deadline":"{deadline}","soc_pct":100,"capacity_wh":{capacity},"power_w":{power}}}}}"#
+            r#"{{"id":"{id}","device":"{device}","kind":"price","tariff":"spot","params":{{"deadline":"{deadline}","soc_pct":100,"capacity_wh":{capacity},"power_w":{power},"current_a":{amps}}}}}"#
         )
     };
     vec![
@@ -183,8 +183,9 @@ pub(super) fn plans(prices: &Prices) -> Vec<(&'static str, String)> {
             r#"{"id":"trade","device":"battery","kind":"price","tariff":"spot","params":{"cheapest_hours":3,"dearest_hours":3,"charge_power_w":4000,"discharge_power_w":2500,"min_soc_pct":15,"max_soc_pct":90}}"#
                 .to_owned(),
         ),
-        ("cheap1", charge("cheap1", "car1", "06:30", 60_000.0, 11_000.0)),
-        ("cheap2", charge("cheap2", "car2", "07:00", 20_000.0, 3_680.0)),
+        // Two plans know nothing of each other: the owner leaves room at the fuse for both, and says what the first one gets.
+        ("cheap1", charge("cheap1", "car1", "06:30", 60_000.0, 7_000.0, 16.0)),
+        ("cheap2", charge("cheap2", "car2", "07:00", 12_000.0, 2_300.0, 10.0)),
         // It goes before the battery as soon as that is half full.
         ("sun", r#"{"id":"sun","device":"car2","kind":"solar","params":{"battery_above_soc_pct":50}}"#.to_owned()),
     ]

@@ -202,7 +202,7 @@ pub(super) fn svg(rows: &[Row], spans: &[(usize, usize, &'static str)], prices: 
     let mut top = TOP + 22.0;
     let [amps, power, price, cars, battery, soc] = [
         (110.0, 0.0, 45.0),
-        (140.0, -8.0, 16.0),
+        (140.0, -8.0, 18.0),
         (60.0, 0.0, 50.0),
         (80.0, 0.0, 12.0),
         (80.0, -6.0, 6.0),

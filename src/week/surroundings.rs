@@ -181,7 +181,7 @@ impl Surroundings {
                 to: at(24.0 + dice.between(7.1, 8.3) - summer),
                 soc_pct: dice.between(10.0, 60.0),
                 phases: 1,
-                capacity_wh: 20_000.0,
+                capacity_wh: 12_000.0,
                 full_by: Some(at(31.0 - summer)),
             });
         }
