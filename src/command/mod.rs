@@ -45,6 +45,8 @@ pub(crate) use admit::kept_body;
 pub use admit::{Admit, Incoming, Refusal, Surroundings, What, admit};
 pub use owner::{LONGEST_PAUSE, OWNER_WORD, OwnerAnswer, OwnerAsk, OwnerWish, read_word};
 pub use plans::PlanSummary;
+#[cfg(test)]
+pub(crate) use plans::taken;
 pub use recover::{Recovered, recover};
 pub use task::{CommandParts, CommandTask, RECENT, create};
 pub use track::Tracked;

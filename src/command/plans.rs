@@ -129,6 +129,21 @@ impl Plans {
     }
 }
 
+/// A document as a gateway without any takes it: what is put in force and what is kept, or all that is wrong with it.
+#[cfg(test)]
+pub(crate) fn taken(
+    name: &str,
+    body: &str,
+    devices: &[DeviceSpec],
+    site: &SiteSpec,
+) -> Result<(Arc<PlanDoc>, String), Vec<String>> {
+    match Plans::default().judge(&UplinkName::local(), name, Some(body.as_bytes()), devices, site) {
+        Verdict::Save(doc, body) => Ok((doc, body)),
+        Verdict::Refuse(reasons) => Err(reasons),
+        Verdict::Unchanged | Verdict::Delete(_) => Err(vec!["it is no document".to_owned()]),
+    }
+}
+
 /// The answer to a plan document.
 pub(super) fn answer(plan: &str, state: &str, at: Timestamp, reasons: &[String]) -> Value {
     json!({ "id": plan, "state": state, "ts": at.to_string(), "reasons": reasons })

@@ -45,6 +45,8 @@ pub(crate) struct Memory {
     pub(super) export: Option<Ceiling>,
     /// When a protective hold was last needed, while it lasts.
     pub(super) guarded: Option<Mono>,
+    /// Of a battery: since when it is to give less than it does.
+    pub(super) gives_up: Option<Mono>,
     /// Of a charger: where its car draws.
     pub(super) phases: Phases,
     /// Of a charger: is it on, and since when.
@@ -188,7 +190,7 @@ pub(crate) fn decide<'a>(q: &Question<'_, 'a>, memory: &mut [Memory]) -> Vec<Dec
             drafts.push(draft(q, index, unit, decision, mem));
         }
     }
-    forget_shares(&drafts, memory);
+    forget_shares(q, &drafts, memory);
     // The stronger first: what it takes is gone for the others. The id makes the order total.
     let id = |d: &Draft<'_>| q.view.units.get(d.index).map(|u| &u.spec.id);
     drafts.sort_by(|a, b| b.rank().cmp(&a.rank()).then_with(|| id(a).cmp(&id(b))));
@@ -209,18 +211,19 @@ pub(crate) fn decide<'a>(q: &Question<'_, 'a>, memory: &mut [Memory]) -> Vec<Dec
 }
 
 /// The room is shared anew when anybody comes or goes: that is a decision, not noise, and waits for nothing.
-fn forget_shares(drafts: &[Draft<'_>], memory: &mut [Memory]) {
+fn forget_shares(q: &Question<'_, '_>, drafts: &[Draft<'_>], memory: &mut [Memory]) {
     let winner = |d: &Draft<'_>| d.intent.map(|i| i.key.clone());
     if drafts.iter().all(|d| memory.get(d.index).is_none_or(|m| m.winner == winner(d))) {
         return;
     }
-    for mem in memory.iter_mut() {
-        (mem.import, mem.export, mem.winner) = (None, None, None);
-    }
     for draft in drafts {
-        if let Some(mem) = memory.get_mut(draft.index) {
-            mem.winner = winner(draft);
+        let Some(mem) = memory.get_mut(draft.index) else { continue };
+        // An inverter takes part in no sharing: its limit stays unless somebody else sets it.
+        let is_inverter = q.view.units.get(draft.index).is_some_and(|u| u.spec.kind == DeviceKind::Inverter);
+        if !(is_inverter && mem.winner == winner(draft)) {
+            mem.export = None;
         }
+        (mem.import, mem.winner) = (None, winner(draft));
     }
 }
 

@@ -12,6 +12,10 @@ use std::time::Duration;
 
 /// A protective hold stays so long after it was last needed: each beginning and end costs writes.
 const GUARD_LINGER: Duration = Duration::from_secs(60);
+/// The same for an inverter: its limit is kept in flash, and the sun comes back.
+const INVERTER_LINGER: Duration = Duration::from_secs(1800);
+/// What a battery takes back at most counts for so long; one that does not follow is no help.
+const GIVES_UP_WITHIN: Duration = Duration::from_secs(10);
 /// A limit of the state of charge that was reached gives way only this far from it, %.
 const SOC_HYSTERESIS: f64 = 1.0;
 
@@ -70,8 +74,10 @@ pub(super) fn limit_import(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], memor
         .filter(|d| is_charger(d) || q.view.seen.get(d.index).is_some_and(|s| s.power_w.is_some()))
         .map(|d| d.index)
         .collect();
-    for index in drafts.iter().filter(|d| is_charger(d)).map(|d| d.index) {
-        if let (Some(mem), Some(seen)) = (memory.get_mut(index), q.view.seen.get(index)) {
+    for draft in drafts.iter().filter(|d| is_charger(d)) {
+        if let (Some(mem), Some(seen)) = (memory.get_mut(draft.index), q.view.seen.get(draft.index)) {
+            let action = draft.intent.map(|i| &i.action);
+            mem.phases.told(matches!(action, Some(Action::SetMaxCurrent { phases: Some(1), .. })));
             mem.phases.follow(seen, q.view.grid_a, q.now);
         }
     }
@@ -207,6 +213,7 @@ pub(super) fn limit_discharge(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], me
     for draft in drafts.iter_mut() {
         let Some(mem) = memory.get_mut(draft.index) else { continue };
         let Want::Discharge { watts } = &mut draft.want else {
+            mem.gives_up = None;
             if draft.is_settable_battery() || draft.want == Want::Own {
                 mem.export = mem.export.filter(|_| !is_battery(q, draft.index));
             }
@@ -214,12 +221,19 @@ pub(super) fn limit_discharge(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], me
         };
         let is_blind = q.view.grid_w.is_none();
         let pace = pace(q, draft.index, Duration::from_secs(5), 100.0);
-        if let Some(limit) = ceiling(&mut mem.export, room.map(|r| r - taken), is_blind, q.now, pace) {
+        let left = room.map(|r| r - taken);
+        if let Some(limit) = ceiling(&mut mem.export, left, is_blind, q.now, pace) {
             clip(watts, limit, (EXPORT, WATTS), why_export(q, room.is_some()), &mut draft.steps);
         }
         taken += *watts;
         let measured = q.view.seen.get(draft.index).and_then(|s| s.power_w).unwrap_or(0.0);
-        given_up_w += (measured - *watts).max(0.0);
+        // Its limit falls as soon as the room is certainly less: the sun need not be held back until then.
+        let over = measured - left.map_or(*watts, |left| left.max(0.0).min(*watts));
+        if over <= 0.0 {
+            mem.gives_up = None;
+        } else if q.now.since(*mem.gives_up.get_or_insert(q.now)) < GIVES_UP_WITHIN {
+            given_up_w += over;
+        }
     }
     given_up_w
 }
@@ -270,15 +284,17 @@ pub(super) fn limit_inverters(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], me
         };
         if is_needed {
             mem.guarded = Some(q.now);
-        } else if mem.guarded.is_some_and(|since| q.now.since(since) >= GUARD_LINGER) {
+        } else if mem.guarded.is_some_and(|since| q.now.since(since) >= INVERTER_LINGER) {
             mem.guarded = None;
         }
         if draft.want == Want::Own && mem.guarded.is_none() {
             mem.export = None;
             continue;
         }
-        let pace = pace(q, draft.index, Duration::from_secs(5), rated.map_or(100.0, |r| (r * 0.01).max(100.0)));
-        let Some(cap) = ceiling(&mut mem.export, room.or(Some(limit)), room.is_none(), q.now, pace) else { continue };
+        let part = |of: f64, least: f64| rated.map_or(least, |r| (r * of).max(least));
+        let pace = pace(q, draft.index, Duration::from_secs(30), part(0.03, 200.0));
+        let worth = room.map(|room| worth_a_write(room, measured, mem.export, part(0.02, 100.0), part(0.05, 300.0)));
+        let Some(cap) = ceiling(&mut mem.export, worth.or(Some(limit)), room.is_none(), q.now, pace) else { continue };
         let mut watts = match draft.want {
             Want::Power { watts } => watts,
             _ => f64::INFINITY,
@@ -303,5 +319,19 @@ pub(super) fn limit_inverters(q: &Question<'_, '_>, drafts: &mut [Draft<'_>], me
             draft.guard = Some(EXPORT);
         }
         draft.want = Want::Power { watts };
+    }
+}
+
+/// The room of an inverter as its limit shall follow it: each move is a write into flash. It falls only when there is too
+/// much, then by `slack` W more, so that the household's noise does not move it again; it rises only when it is what holds
+/// the power back, which the power shows that is less than `near` W below it.
+fn worth_a_write(room: f64, measured: Option<f64>, is: Option<Ceiling>, slack: f64, near: f64) -> f64 {
+    let (Some(measured), Some(value)) = (measured, is.map(|c| c.value())) else { return room };
+    if room < value {
+        if measured <= room { value } else { (room - slack).max(0.0) }
+    } else if measured < value - near {
+        value
+    } else {
+        room
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Phases {
     present: Option<Steady>,
     /// For each phase of the charger: the grid phase that moved along, and how often.
     votes: [Option<(usize, u8)>; 3],
+    /// The charger was told to use one phase: that one carries current says nothing of the car.
+    is_told_one: bool,
 }
 
 impl Phases {
@@ -45,6 +47,14 @@ impl Phases {
     pub(crate) fn single(&self) -> Option<usize> {
         let (own, _) = self.only?;
         self.votes.get(own).copied().flatten().filter(|(_, n)| *n >= VOTES).map(|(grid, _)| grid)
+    }
+
+    /// Is the charger told to use one phase. When that changes all phases count until it is seen which do: a car that was
+    /// held to one may take three at the next moment.
+    pub(crate) fn told(&mut self, one: bool) {
+        if std::mem::replace(&mut self.is_told_one, one) != one {
+            (self.only, self.before, self.present) = (None, None, None);
+        }
     }
 
     /// The charger and the grid look so now.
@@ -55,7 +65,7 @@ impl Phases {
         }
         if seen.is_unplugged() {
             // The next car may be another one. How the charger is wired stays known.
-            *self = Self { votes: self.votes, ..Self::default() };
+            *self = Self { votes: self.votes, is_told_one: self.is_told_one, ..Self::default() };
             return;
         }
         let own = seen.phase_a.map(|a| a.unwrap_or(0.0).max(0.0));
@@ -157,6 +167,22 @@ mod tests {
         assert_eq!(phases.single(), None);
         play(&mut phases, now + 2000, &[(6.0, [3.0, 10.0, 2.0], 3)]);
         assert_eq!(phases.single(), Some(1), "the wiring is known");
+    }
+
+    #[test]
+    fn what_one_phase_told_does_not_outlast_the_change() {
+        let mut phases = Phases::default();
+        phases.told(true);
+        let rows = [(16.0, [20.0, 3.0, 2.0], 10), (8.0, [12.0, 3.0, 2.0], 10), (16.0, [20.0, 3.0, 2.0], 10)];
+        let now = play(&mut phases, 0, &rows);
+        assert_eq!(phases.single(), Some(0));
+        phases.told(true);
+        assert_eq!(phases.single(), Some(0), "no change");
+        phases.told(false);
+        assert_eq!(phases.single(), None, "it may take three now");
+        // It was one phase all the same: seen again, and the wiring is known.
+        play(&mut phases, now, &[(6.0, [10.0, 3.0, 2.0], 3)]);
+        assert_eq!(phases.single(), Some(0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! derd without its tasks: the real control, the real keepers and drivers, the real door and tracking of commands; the
 //! disk is a struct that outlives it.
 
-use crate::command::{Incoming, Surroundings, Target, Tracked, What, admit, kept_body, recover};
+use crate::command::{Incoming, Surroundings, Target, Tracked, What, admit, kept_body, recover, taken};
 use crate::control::{ControlMsg, Core, Effect, Now};
 use crate::device::bench_tests::{Bench, Out};
 use crate::link::LinkError;
@@ -9,12 +9,10 @@ use crate::model::{
     CommandResult, CommandState, DeviceId, DeviceSpec, DeviceStatus, Event, EventState, Held, Intent, IntentKey, Mono,
     Order, Origin, OwnerWord, PlanId, Rank, ReplyTo, SiteLimit, SiteSpec, Timestamp, UplinkName,
 };
-use crate::plan::PlanDoc;
 use crate::profile::{Answer, Catalogue, Request};
 use crate::runtime::Clock;
 use crate::store::{NewCommand, OpenCommand, StoredPlan};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What survives a power cut.
@@ -108,14 +106,14 @@ impl Gateway {
         Now { mono: self.clock.mono(), wall: self.clock.now(), clock: self.clock.state() }
     }
 
+    /// A document comes from the owner.
     pub(super) fn plan(&mut self, name: &str, body: &str, disk: &mut Disk) {
         let id: PlanId = name.parse().unwrap();
-        let kind_of = |id: &DeviceId| self.specs.iter().find(|s| s.id == *id).map(|s| s.kind);
-        let doc = PlanDoc::parse(Some(&id), body.as_bytes(), kind_of, &self.site.timezone).unwrap();
+        let (doc, body) = taken(name, body, &self.specs, &self.site).unwrap();
         disk.order += 1;
         let (order, source, accepted_at) = (disk.order, UplinkName::local(), self.clock.now());
-        disk.plans.push(StoredPlan { id, body: body.to_owned(), source: source.clone(), order, accepted_at });
-        let msg = ControlMsg::Plan { doc: Arc::new(doc), order, source: source.to_string() };
+        disk.plans.push(StoredPlan { id, body, source: source.clone(), order, accepted_at });
+        let msg = ControlMsg::Plan { doc, order, source: source.to_string() };
         self.core.message(msg, self.now());
         self.is_news = true;
     }

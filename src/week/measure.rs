@@ -81,8 +81,11 @@ pub(super) struct Measure {
     /// Lowest and highest, %.
     soc: Option<(f64, f64)>,
     cuts: Vec<(usize, f64)>,
-    departures: Vec<(usize, usize, f64)>,
+    deadlines: Vec<(usize, usize, f64)>,
     car_turns: [Turns; 2],
+    /// Phases of each charger as set, and how often that changed by day.
+    phases: [u8; 2],
+    switches: BTreeMap<(usize, usize), u32>,
     battery_turns: Turns,
     beyond: Vec<String>,
     pub(super) results: Vec<CommandResult>,
@@ -140,14 +143,18 @@ impl Measure {
             self.blind_seen += 1;
         }
         for index in 0..2 {
+            let phases = house.charger(index).phases();
+            if std::mem::replace(&mut self.phases[index], phases) != phases && second > 0 {
+                *self.switches.entry((index, second / 86_400)).or_default() += 1;
+            }
             if house.charger(index).amps > 16.0 {
                 self.beyond.push(format!("car{} told {} A at {second}", index + 1, house.charger(index).amps));
             }
         }
     }
 
-    pub(super) fn left(&mut self, car: usize, second: usize, soc_pct: f64) {
-        self.departures.push((car, second, soc_pct));
+    pub(super) fn due(&mut self, car: usize, second: usize, soc_pct: f64) {
+        self.deadlines.push((car, second, soc_pct));
     }
 
     pub(super) fn cut(&mut self, house: &House) {
@@ -204,16 +211,25 @@ impl Week {
                 faults.push(format!("car{} swings: {n} turns in the hour of {}", index + 1, clock(hour * 3600)));
             }
         }
+        for index in 0..2 {
+            let by_day: Vec<u32> = (0..days).map(|d| m.switches.get(&(index, d)).copied().unwrap_or(0)).collect();
+            println!("seed {seed}: car{}: phase switches by day {by_day:?}", index + 1);
+            // The plan's own bound, and a few ways back to what the installer set.
+            if by_day.iter().any(|n| *n > 14) {
+                faults.push(format!("car{}: phase switches by day {by_day:?}", index + 1));
+            }
+        }
         let (hour, n) = m.battery_turns.most();
         println!("seed {seed}: battery: most turns {n} in the hour of {}", clock(hour * 3600));
         if n > 30 {
             faults.push(format!("the battery swings: {n} turns in the hour of {}", clock(hour * 3600)));
         }
-        for (car, at, soc) in &m.departures {
+        for (car, at, soc) in &m.deadlines {
             if *soc < 99.9 {
-                faults.push(format!("car{} left at {} with {soc:.1} %", car + 1, clock(*at)));
+                faults.push(format!("car{} has {soc:.1} % by its deadline, {}", car + 1, clock(*at)));
             }
         }
+        self.money.check(seed, days, &mut faults);
         self.check_writes(seed, days, &mut faults);
         if days * 86_400 >= WEEK {
             self.check_commands(seed, &self.script, &mut faults);

@@ -1,19 +1,27 @@
 //! A week of a home in a closed loop: derd's real parts on simulated devices, second by second, without sockets, threads
 //! and sleeping.
 //!
-//! Two cars (5 s from a new current to the answer, one of them on one phase), a battery (2 s), a PV inverter that is larger
-//! than the agreed export, a fuse of 25 A that cars, kitchen and heat pump together exceed; a price plan, flex events,
-//! commands of a cloud and of the owner, limits of the grid operator, network outages, a silent grid meter, a power cut in
-//! the middle of a discharge.
+//! Two cars (5 s from a new current to the answer), a battery (2 s), a PV inverter that is larger than the agreed export, a
+//! fuse of 25 A that cars, kitchen and heat pump together exceed; a tariff with a price for each hour and plans that go by
+//! it and by the sun, flex events, commands of a cloud and of the owner, limits of the grid operator, network outages, a
+//! silent grid meter, a power cut in the middle of a discharge.
+//!
+//! Real: the door for commands and plans, their tracking and recovery, control with its limits and plans, the drivers made
+//! from the shipped profiles, the keepers with their leases, read-back and write budgets, the clock. Simulated: the devices
+//! behind their registers and keys (`sim`, with their timers and delays), house, sun and cars; the disk is a struct that
+//! outlives the power cut. Not in it: sockets, links and their pacing, the tasks and their channels, SQLite, the uplinks,
+//! `derd-guard`, voltages that change, a charger or an inverter that refuses or forgets. An answer takes no time; the grid
+//! meter is read half a second after the others. The cars charge with constant current until they are full.
 //!
 //! - `surroundings`: sun, load and cars by seed. `script`: what happens. `gateway`: derd without its tasks.
-//! - `measure`: what must hold in every second. `picture`: the week as an SVG.
+//! - `measure`: what must hold in every second. `money`: tariff, plans, and what they save. `picture`: the week as an SVG.
 //!
 //! `DERD_WEEK_SEEDS=1..20` plays more weeks, `DERD_WEEK_EACH_SECOND=1` leaves no poll out, `DERD_WEEK_CSV=FILE` and
 //! `DERD_WEEK_SVG=FILE` write what happened, `DERD_WEEK_TRACE=FROM..TO` prints these seconds of the week.
 
 mod gateway;
 mod measure;
+mod money;
 mod picture;
 mod script;
 mod surroundings;
@@ -24,6 +32,7 @@ use crate::profile::{Answer, Refusal, Request};
 use crate::sim::house_tests::{House, Place};
 use gateway::{Disk, Gateway};
 use measure::Measure;
+use money::{Money, Prices};
 use picture::Row;
 use script::{Item, Script, wall};
 use std::collections::BTreeMap;
@@ -38,8 +47,9 @@ const PLACES: [Place; 5] = [Place::Pv, Place::Battery, Place::Charger(0), Place:
 const NAMES: [&str; 5] = ["pv", "battery", "car1", "car2", "grid"];
 /// Polls are left out while nothing moves, but never for longer than this, s.
 const QUIET: usize = 4;
-/// Something moved: no poll is left out for this long, s: longer than any excess may last.
-const WATCHED: usize = 12;
+/// Something moved: no poll is left out for this long, s: longer than a car takes to answer. An excess is watched as long as
+/// it lasts.
+const WATCHED: usize = 7;
 /// Less than this is nothing that moves, W. Slow changes add up to it.
 const NOISE_W: f64 = 150.0;
 
@@ -93,25 +103,6 @@ fn specs() -> Vec<DeviceSpec> {
     NAMES.iter().zip(kinds).map(one).collect()
 }
 
-/// The price plan as slots: cheap nights, dear evenings.
-fn price_slots() -> String {
-    let mut slots = Vec::new();
-    for day in 0..7 {
-        let hour = |h: usize| wall(day * DAY + h * 3600);
-        slots.push(format!(
-            r#"{{"start":"{}","end":"{}","action":"charge","params":{{"power_w":4000,"max_soc_pct":80}}}}"#,
-            hour(1),
-            hour(5)
-        ));
-        slots.push(format!(
-            r#"{{"start":"{}","end":"{}","action":"discharge","params":{{"power_w":2500,"min_soc_pct":25}}}}"#,
-            hour(18),
-            hour(20)
-        ));
-    }
-    format!(r#"{{"id":"price","device":"battery","kind":"slots","slots":[{}]}}"#, slots.join(","))
-}
-
 /// One week.
 struct Week {
     house: House,
@@ -125,6 +116,8 @@ struct Week {
     sent: Vec<Item>,
     writes: BTreeMap<(usize, String), Vec<usize>>,
     measure: Measure,
+    prices: Prices,
+    money: Money,
     rows: Vec<Row>,
     polls: u64,
     /// Of the present minute.
@@ -139,7 +132,6 @@ struct Week {
 impl Week {
     fn new(seed: u64) -> Self {
         let mut house = House::new(PV_W, 50.0, 2);
-        house.charger_mut(1).car_phases = 1;
         // As electricians do it: which phase the one-phase car comes to is told by nobody.
         house.wiring[1] = usize::try_from(seed % 3).unwrap();
         Self {
@@ -153,6 +145,8 @@ impl Week {
             sent: Vec::new(),
             writes: BTreeMap::new(),
             measure: Measure::default(),
+            prices: Prices::new(seed),
+            money: Money::default(),
             rows: Vec::new(),
             polls: 0,
             highest_a: 0.0,
@@ -169,10 +163,9 @@ impl Week {
     fn play(&mut self, days: usize, is_each_second: bool) {
         self.start(wall(0));
         if let Some(gateway) = &mut self.gateway {
-            gateway.plan("price", &price_slots(), &mut self.disk);
-            let nights = r#"{"id":"night","device":"car1","kind":"weekly","default":{"action":"auto"},"rules":[
-                {"days":["mon","tue","wed"],"start":"19:00","end":"21:00","action":"set_max_current","params":{"current_a":8}}]}"#;
-            gateway.plan("night", nights, &mut self.disk);
+            for (name, body) in money::plans(&self.prices) {
+                gateway.plan(name, &body, &mut self.disk);
+            }
         }
         // What moves is watched for a while: polls are left out only where each would see what the last one saw.
         let (mut seen, mut moved, mut polled) = ([0.0; 9], 0, 0);
@@ -213,7 +206,9 @@ impl Week {
         if let Some(gateway) = &self.gateway {
             gateway.clock.advance(Duration::from_millis(500));
         }
-        self.measure.half(second, &self.house, load, self.gateway.as_ref().map(|g| g.orders.as_slice()));
+        let orders = self.gateway.as_ref().map(|g| g.orders.as_slice());
+        self.measure.half(second, &self.house, load, orders);
+        self.money.half(self.prices.at(second), &self.house, orders);
         if self.trace.contains(&second) {
             let demand = |i: usize| match self.gateway.as_ref().map(|g| &g.orders[i]) {
                 Some(crate::model::Order::Hold(s)) => format!("{:?} by {}", s.demand(), s.cause()),
@@ -280,8 +275,9 @@ impl Week {
         let mut wire = |index: usize, request: &Request| {
             if request.is_write() {
                 let at = usize::try_from((now_s.ms() - script::T0) / 1000).unwrap_or(0);
-                let place = format!("{request}").split('=').next().unwrap_or_default().to_owned();
-                writes.entry((index, place)).or_default().push(at);
+                for place in places(request) {
+                    writes.entry((index, place)).or_default().push(at);
+                }
             }
             answer(house, index, request, *is_meter_silent)
         };
@@ -297,11 +293,16 @@ impl Week {
         for index in 0..2 {
             let stays = &self.surroundings.stays[index];
             if let Some(stay) = stays.iter().find(|s| s.from == second) {
-                self.house.charger_mut(index).plug(Some(stay.soc_pct));
+                let car = self.house.charger_mut(index);
+                (car.car_phases, car.car_capacity_wh) = (stay.phases, stay.capacity_wh);
+                car.plug(Some(stay.soc_pct));
+                self.money.plugged(index, stay);
+            }
+            if stays.iter().any(|s| s.full_by == Some(second)) {
+                let car = self.house.charger(index);
+                self.measure.due(index, second, 100.0 * car.car_stored_wh / car.car_capacity_wh);
             }
             if stays.iter().any(|s| s.to == second) {
-                let car = self.house.charger(index);
-                self.measure.left(index, second, 100.0 * car.car_stored_wh / car.car_capacity_wh);
                 self.house.charger_mut(index).plug(None);
             }
         }
@@ -344,6 +345,17 @@ impl Week {
         if self.is_online {
             self.measure.results.append(&mut self.disk.outbox);
         }
+    }
+}
+
+/// The registers, or the keys, that are written.
+fn places(request: &Request) -> Vec<String> {
+    match request {
+        Request::Http { path, .. } => {
+            let query = path.split_once('?').map_or("", |(_, query)| query);
+            query.split('&').filter_map(|pair| pair.split('=').next()).map(str::to_owned).collect()
+        }
+        other => vec![other.to_string().split('=').next().unwrap_or_default().to_owned()],
     }
 }
 
@@ -390,7 +402,7 @@ fn a_week_in_a_closed_loop() {
             std::fs::write(path, picture::csv(&week.rows)).unwrap();
         }
         if let Ok(path) = std::env::var("DERD_WEEK_SVG") {
-            std::fs::write(path, picture::svg(&week.rows, &week.script.spans)).unwrap();
+            std::fs::write(path, picture::svg(&week.rows, &week.script.spans, week.prices.by_hour())).unwrap();
         }
         week.check(seed, days);
     }

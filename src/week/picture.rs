@@ -63,11 +63,30 @@ pub(super) fn csv(rows: &[Row]) -> String {
     out
 }
 
-const WIDTH: f64 = 1120.0;
-const LEFT: f64 = 60.0;
+const WIDTH: f64 = 900.0;
+const LEFT: f64 = 44.0;
 const RIGHT: f64 = 10.0;
+const TOP: f64 = 74.0;
 /// Minutes of one step of a line.
 const STEP: usize = 10;
+const BLACK: &str = "#222";
+const GREY: &str = "#b4b4b4";
+const SUN: &str = "#e69f00";
+const LOAD: &str = "#56b4e9";
+const GREEN: &str = "#009e73";
+const BLUE: &str = "#0072b2";
+const RED: &str = "#c3272b";
+const VIOLET: &str = "#a3468f";
+
+/// What the coloured bands are: the word of the script, its colour, and for people.
+const BANDS: [(&str, &str, &str); 6] = [
+    ("event", "#e69f00", "flex event"),
+    ("reboot", "#000", "power of the gateway fails"),
+    ("outage", "#999", "no network"),
+    ("import limit", "#0072b2", "operator: at most 6 kW import"),
+    ("export limit", "#009e73", "operator: at most 1 kW export"),
+    ("meter silent", "#c3272b", "grid meter silent"),
+];
 
 /// One set of axes.
 struct Panel {
@@ -79,38 +98,65 @@ struct Panel {
 
 impl Panel {
     fn y(&self, value: f64) -> f64 {
-        self.top + self.height * (self.high - value) / (self.high - self.low)
+        self.top + self.height * (self.high - value.clamp(self.low, self.high)) / (self.high - self.low)
     }
 
-    fn frame(&self, out: &mut String, title: &str, ticks: &[f64]) {
+    /// Title, the names of the lines in their colours, and the axis.
+    fn frame(&self, out: &mut String, title: &str, lines: &[(&str, &str)], ticks: &[f64]) {
         for tick in ticks {
-            let y = self.y(*tick);
+            let (y, weight) = (self.y(*tick), if *tick == 0.0 { "#888" } else { "#e2e2e2" });
             write!(
                 out,
-                r##"<path d="M{LEFT} {y:.0}H{:.0}" stroke="#ddd"/><text x="{:.0}" y="{:.0}" text-anchor="end">{tick}</text>"##,
+                r##"<path d="M{LEFT} {y:.1}H{:.0}" stroke="{weight}"/><text x="{:.0}" y="{:.1}" text-anchor="end" font-size="11" fill="#555">{tick}</text>"##,
                 WIDTH - RIGHT,
-                LEFT - 6.0,
+                LEFT - 5.0,
                 y + 4.0
             )
             .unwrap();
         }
-        write!(out, r#"<text x="{LEFT}" y="{:.0}" font-weight="bold">{title}</text>"#, self.top - 6.0).unwrap();
+        let y = self.top - 7.0;
+        write!(out, r#"<text x="{LEFT}" y="{y:.0}" font-weight="bold">{title}</text>"#).unwrap();
+        let mut at = LEFT + 14.0 + 6.8 * title.chars().count() as f64;
+        for (name, color) in lines {
+            write!(
+                out,
+                r##"<path d="M{at:.0} {:.1}h16" stroke="{color}" stroke-width="2.5"/><text x="{:.0}" y="{y:.0}" fill="#333">{name}</text>"##,
+                y - 4.0,
+                at + 20.0
+            )
+            .unwrap();
+            at += 36.0 + 5.8 * name.chars().count() as f64;
+        }
     }
 
-    fn line(&self, out: &mut String, values: &[f64], color: &str, width: f64) {
+    /// `seconds`: between two values. Half pixels, each point from the one before: small.
+    fn line(&self, out: &mut String, values: &[f64], seconds: usize, color: &str, width: f64) {
+        let place = |i: usize, value: f64| ((x(i * seconds) * 2.0).round(), (self.y(value) * 2.0).round());
         let mut path = String::new();
+        let mut last = (0.0, 0.0);
         for (i, value) in values.iter().enumerate() {
-            let letter = if i == 0 { "M" } else { "L" };
-            write!(path, "{letter}{:.0} {:.0}", x(i * STEP * 60), self.y(*value)).unwrap();
+            let (left, y) = place(i, *value);
+            if i == 0 {
+                write!(path, "M{left} {y}l").unwrap();
+            } else {
+                let (dx, dy) = (left - last.0, y - last.1);
+                write!(path, "{}{dx}{}{dy}", if i > 1 { " " } else { "" }, if dy < 0.0 { "" } else { " " }).unwrap();
+            }
+            last = (left, y);
         }
-        write!(out, r#"<path d="{path}" fill="none" stroke="{color}" stroke-width="{width}"/>"#).unwrap();
+        write!(
+            out,
+            r#"<path transform="scale(.5)" d="{path}" fill="none" stroke="{color}" stroke-width="{}" stroke-linejoin="round"/>"#,
+            2.0 * width
+        )
+        .unwrap();
     }
 
     fn limit(&self, out: &mut String, value: f64, what: &str) {
         let y = self.y(value);
         write!(
             out,
-            r##"<path d="M{LEFT} {y:.0}H{:.0}" stroke="#c00" stroke-dasharray="6 3"/><text x="{:.0}" y="{:.0}" fill="#c00" text-anchor="end">{what}</text>"##,
+            r##"<path d="M{LEFT} {y:.1}H{:.0}" stroke="{RED}" stroke-width="1.3" stroke-dasharray="6 3"/><text x="{:.0}" y="{:.1}" fill="{RED}" text-anchor="end" font-size="11">{what}</text>"##,
             WIDTH - RIGHT,
             WIDTH - RIGHT - 4.0,
             y - 4.0
@@ -123,79 +169,90 @@ fn x(second: usize) -> f64 {
     LEFT + (WIDTH - LEFT - RIGHT) * second as f64 / WEEK as f64
 }
 
-pub(super) fn svg(rows: &[Row], spans: &[(usize, usize, &'static str)]) -> String {
+fn bands(out: &mut String, spans: &[(usize, usize, &'static str)], bottom: f64) {
+    let mut at = LEFT;
+    for (word, color, name) in BANDS {
+        write!(
+            out,
+            r##"<rect x="{at:.0}" y="38" width="10" height="10" fill="{color}" opacity=".55"/><text x="{:.0}" y="47" font-size="11" fill="#333">{name}</text>"##,
+            at + 14.0
+        )
+        .unwrap();
+        at += 34.0 + 5.3 * name.chars().count() as f64;
+        for (from, to, _) in spans.iter().filter(|(.., what)| *what == word) {
+            let (left, width) = (x(*from), (x(*to) - x(*from)).max(1.5));
+            let opacity = if matches!(word, "outage") { ".22" } else { ".4" };
+            write!(
+                out,
+                r#"<rect x="{left:.1}" y="{TOP}" width="{width:.1}" height="{:.0}" fill="{color}" opacity="{opacity}"/>"#,
+                bottom - TOP
+            )
+            .unwrap();
+        }
+    }
+}
+
+/// `prices`: of each hour, EUR per kWh.
+pub(super) fn svg(rows: &[Row], spans: &[(usize, usize, &'static str)], prices: &[f64]) -> String {
     let of = |value: fn(&Row) -> f64, fold: fn(&[f64]) -> f64| -> Vec<f64> {
         rows.chunks(STEP).map(|c| fold(&c.iter().map(value).collect::<Vec<_>>())).collect()
     };
     let mean: fn(&[f64]) -> f64 = |v| v.iter().sum::<f64>() / v.len().max(1) as f64;
     let most: fn(&[f64]) -> f64 = |v| v.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let panels = [
-        Panel { top: 60.0, height: 110.0, low: 0.0, high: 40.0 },
-        Panel { top: 200.0, height: 150.0, low: -8.0, high: 16.0 },
-        Panel { top: 380.0, height: 90.0, low: 0.0, high: 12.0 },
-        Panel { top: 500.0, height: 120.0, low: -6.0, high: 6.0 },
-        Panel { top: 650.0, height: 80.0, low: 0.0, high: 100.0 },
-    ];
-    let bottom = 745.0;
+    let mut top = TOP + 22.0;
+    let [amps, power, price, cars, battery, soc] = [
+        (110.0, 0.0, 45.0),
+        (140.0, -8.0, 18.0),
+        (60.0, 0.0, 50.0),
+        (80.0, 0.0, 12.0),
+        (80.0, -6.0, 6.0),
+        (70.0, 0.0, 100.0),
+    ]
+    .map(|(height, low, high)| {
+        let panel = Panel { top, height, low, high };
+        top += height + 30.0;
+        panel
+    });
+    let (bottom, high) = (top - 24.0, top + 4.0);
     let mut out = format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 790" font-family="sans-serif" font-size="12"><rect width="{WIDTH}" height="790" fill="#fff"/>"##
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high}" font-family="Helvetica,Arial,sans-serif" font-size="12"><title>A simulated week of a home that derd controls</title><rect width="{WIDTH}" height="{high}" fill="#fff"/><text x="{LEFT}" y="22" font-size="16" font-weight="bold">A week of a home that derd controls, simulated</text>"##
     );
-    for (from, to, what) in spans {
-        let (left, width) = (x(*from), (x(*to) - x(*from)).max(2.0));
-        let color = match *what {
-            "outage" => "#999",
-            "event" => "#f5a623",
-            "reboot" => "#000",
-            "meter silent" => "#d0021b",
-            _ => "#4a90e2",
-        };
-        write!(
-            out,
-            r#"<rect x="{left:.0}" y="40" width="{width:.0}" height="{:.0}" fill="{color}" opacity="0.22"/><text x="{left:.0}" y="{}" font-size="10" fill="{color}">{what}</text>"#,
-            bottom - 40.0,
-            match *what {
-                "reboot" => 36,
-                "outage" | "event" => 12,
-                _ => 24,
-            }
-        )
-        .unwrap();
-    }
-    let [amps, power, cars, battery, soc] = &panels;
-    amps.frame(
-        &mut out,
-        "highest phase current at the fuse, A (grey: for a moment, black: for 10 s)",
-        &[0.0, 10.0, 20.0, 30.0, 40.0],
-    );
-    amps.limit(&mut out, FUSE_A, "fuse 25 A");
-    amps.line(&mut out, &of(|r| r.highest_a, most), "#bbb", 1.0);
-    amps.line(&mut out, &of(|r| r.lasting_a, most), "#000", 1.2);
-    power.frame(
-        &mut out,
-        "grid (black, + = import), sun (orange; grey: what it could give), load (blue), kW",
-        &[-5.0, 0.0, 5.0, 10.0, 15.0],
-    );
-    power.limit(&mut out, -EXPORT_W / 1000.0, "export limit 6 kW");
-    power.line(&mut out, &of(|r| r.pv_could_w / 1000.0, mean), "#ccc", 1.0);
-    power.line(&mut out, &of(|r| r.pv_w / 1000.0, mean), "#f5a623", 1.0);
-    power.line(&mut out, &of(|r| r.load_w / 1000.0, mean), "#4a90e2", 1.0);
-    power.line(&mut out, &of(|r| r.grid_w / 1000.0, mean), "#000", 1.2);
-    cars.frame(&mut out, "cars, kW: three phases (green), one phase (violet)", &[0.0, 5.0, 10.0]);
-    cars.line(&mut out, &of(|r| r.car_w[0] / 1000.0, mean), "#2e8b57", 1.0);
-    cars.line(&mut out, &of(|r| r.car_w[1] / 1000.0, mean), "#8a2be2", 1.0);
-    battery.frame(&mut out, "battery, kW (+ = discharging)", &[-5.0, 0.0, 5.0]);
-    battery.line(&mut out, &of(|r| r.battery_w / 1000.0, mean), "#d0551b", 1.0);
-    soc.frame(&mut out, "state of charge, %", &[0.0, 50.0, 100.0]);
-    soc.limit(&mut out, 10.0, "min_soc 10 %");
-    soc.line(&mut out, &of(|r| r.soc_pct, mean), "#2e8b57", 1.2);
+    bands(&mut out, spans, bottom);
     for (day, name) in ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"].iter().enumerate() {
         let (left, middle) = (x(day * 86_400), x(day * 86_400 + 43_200));
         write!(
             out,
-            r##"<path d="M{left:.0} 40V{bottom}" stroke="#bbb"/><text x="{middle:.0}" y="765" text-anchor="middle">{name}</text>"##
+            r##"<path d="M{left:.1} {TOP}V{bottom:.0}" stroke="#ccc"/><text x="{middle:.0}" y="{:.0}" text-anchor="middle" font-weight="bold">{name}</text><text x="{middle:.0}" y="{}" text-anchor="middle" font-weight="bold">{name}</text>"##,
+            bottom + 16.0,
+            TOP - 6.0
         )
         .unwrap();
     }
+    let step = STEP * 60;
+    let legend = [("within 10 min, even for a moment", GREY), ("lasting for 10 s", BLACK)];
+    amps.frame(&mut out, "Highest phase current, A", &legend, &[0.0, 10.0, 20.0, 30.0, 40.0]);
+    amps.line(&mut out, &of(|r| r.highest_a, most), step, GREY, 1.0);
+    amps.line(&mut out, &of(|r| r.lasting_a, most), step, BLACK, 1.2);
+    amps.limit(&mut out, FUSE_A, "fuse 25 A");
+    let legend = [("grid (+ import)", BLACK), ("household", LOAD), ("sun used", SUN), ("sun there", GREY)];
+    power.frame(&mut out, "Power, kW", &legend, &[-5.0, 0.0, 5.0, 10.0, 15.0]);
+    power.line(&mut out, &of(|r| r.pv_could_w / 1000.0, mean), step, GREY, 1.0);
+    power.line(&mut out, &of(|r| r.pv_w / 1000.0, mean), step, SUN, 1.2);
+    power.line(&mut out, &of(|r| r.load_w / 1000.0, mean), step, LOAD, 1.0);
+    power.line(&mut out, &of(|r| r.grid_w / 1000.0, mean), step, BLACK, 1.2);
+    power.limit(&mut out, -EXPORT_W / 1000.0, "export limit 6 kW");
+    price.frame(&mut out, "Price, ct per kWh", &[], &[0.0, 20.0, 40.0]);
+    let quarters: Vec<f64> = prices.iter().take(168).flat_map(|p| [100.0 * p; 4]).collect();
+    price.line(&mut out, &quarters, 900, BLUE, 1.2);
+    let legend = [("car 1, three phases, by price", GREEN), ("car 2, one or three, by price and sun", VIOLET)];
+    cars.frame(&mut out, "Cars, kW", &legend, &[0.0, 5.0, 10.0]);
+    cars.line(&mut out, &of(|r| r.car_w[0] / 1000.0, mean), step, GREEN, 1.2);
+    cars.line(&mut out, &of(|r| r.car_w[1] / 1000.0, mean), step, VIOLET, 1.2);
+    battery.frame(&mut out, "Battery, kW (+ discharging)", &[], &[-5.0, 0.0, 5.0]);
+    battery.line(&mut out, &of(|r| r.battery_w / 1000.0, mean), step, BLUE, 1.2);
+    soc.frame(&mut out, "State of charge of the battery, %", &[], &[0.0, 50.0, 100.0]);
+    soc.line(&mut out, &of(|r| r.soc_pct, mean), step, GREEN, 1.4);
+    soc.limit(&mut out, 10.0, "lower bound 10 %");
     out.push_str("</svg>\n");
     out
 }

@@ -38,6 +38,11 @@ pub(super) struct Stay {
     pub(super) from: usize,
     pub(super) to: usize,
     pub(super) soc_pct: f64,
+    /// Of the car.
+    pub(super) phases: usize,
+    pub(super) capacity_wh: f64,
+    /// When it must be full; `None`: what the sun gives is enough.
+    pub(super) full_by: Option<usize>,
 }
 
 /// All of it, second by second.
@@ -146,21 +151,39 @@ impl Surroundings {
         }
     }
 
-    /// Both come in the evening and leave in the morning; the second, on one phase, is at home on the weekend.
+    /// To the first charger a car with three phases comes each evening. To the second a small one with one phase each evening,
+    /// and on Wednesday, Saturday and Sunday, over the day, a larger one with three.
     fn drive(&mut self, dice: &mut Dice) {
         for day in 0..7 {
             let at = |h: f64| day * DAY + (h * 3600.0) as usize;
-            let first = Stay {
+            // The owner's deadlines, on local clocks: the night to Sunday is an hour shorter.
+            let summer = if day == 5 { 1.0 } else { 0.0 };
+            self.stays[0].push(Stay {
                 from: at(dice.between(17.2, 18.2)),
-                to: at(24.0 + dice.between(6.8, 7.6)),
+                to: at(24.0 + dice.between(6.6, 7.6) - summer),
                 soc_pct: dice.between(25.0, 60.0),
-            };
-            self.stays[0].push(first);
-            if day != 5 {
-                let hours = if day == 6 { 15.0 } else { dice.between(17.5, 19.0) };
-                let soc_pct = dice.between(45.0, 75.0);
-                self.stays[1].push(Stay { from: at(hours), to: at(24.0 + dice.between(7.5, 8.5)), soc_pct });
+                phases: 3,
+                capacity_wh: 60_000.0,
+                full_by: Some(at(30.5 - summer)),
+            });
+            if matches!(day, 2 | 5 | 6) {
+                self.stays[1].push(Stay {
+                    from: at(dice.between(8.6, 9.6)),
+                    to: at(dice.between(16.0, 17.2)),
+                    soc_pct: dice.between(20.0, 50.0),
+                    phases: 3,
+                    capacity_wh: 60_000.0,
+                    full_by: None,
+                });
             }
+            self.stays[1].push(Stay {
+                from: at(dice.between(17.5, 19.0)),
+                to: at(24.0 + dice.between(7.1, 8.3) - summer),
+                soc_pct: dice.between(10.0, 60.0),
+                phases: 1,
+                capacity_wh: 12_000.0,
+                full_by: Some(at(31.0 - summer)),
+            });
         }
     }
 }
