@@ -19,7 +19,7 @@ struct Args {
     /// derd's data folder
     #[arg(long, value_name = "DIR", default_value = "/var/lib/derd")]
     data_dir: PathBuf,
-    /// derd may be dead for so long; default: as derd wrote it down ([gateway] guard_after)
+    /// derd may be dead for so long; default: as derd wrote it down (guard_after of the gateway)
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     after: Option<Duration>,
     /// Do at once what is to be done, one time, and end: 0 all done, 1 not (or derd is running)
