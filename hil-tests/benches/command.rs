@@ -7,7 +7,7 @@
 //! there, and what was asked of the battery before the first write, is shown as well. A reading: from the last register read
 //! that a device serves for it to its telemetry message at a subscriber.
 //!
-//! `cargo build --release && cargo bench -p hil-tests --bench command [-- COMMANDS]`: 1,000 commands in less than 2 minutes
+//! `cargo build --release && cargo bench -p hil-tests --bench command [-- COMMANDS]`: 1,000 commands in about 2 minutes
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench fails by panicking and prints its figures")]
 #![expect(clippy::disallowed_methods, reason = "a bench lives in real time")]
 

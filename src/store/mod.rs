@@ -43,7 +43,7 @@
 //!
 //! # Layout
 //!
-//! - `handle`: what others see. `thread`: takes their requests; `deferred` keeps what the disk refused.
+//! - `handle`: what others see. `thread`: takes their requests, `asks` does them; `deferred` keeps what the disk refused.
 //! - `telemetry`, with `blob` and `ranges` (both pure): samples and cursors. `restamp` corrects their times.
 //! - `journal`: commands, plans, held setpoints, baselines, events, notices. `delivered`: the energy of running commands.
 //! - `decisions`, with `packed` (pure), `runs` and `along`: the journal of decisions, and when derd was running.
@@ -51,6 +51,7 @@
 //! - `file` opens and replaces the file, `written` counts, `sql` has what all of them need.
 
 mod along;
+mod asks;
 mod blob;
 mod decisions;
 mod deferred;

@@ -1,6 +1,6 @@
 //! The store's thread: takes asks one by one, and between them does what is due.
 
-use super::along::{self, Along};
+use super::along::Along;
 use super::decisions::Decisions;
 use super::deferred::Deferred;
 use super::delivered::Delivered;
@@ -9,7 +9,7 @@ use super::handle::{Ask, HistoryRow, Next, StoreError, answer};
 use super::history::HistoryJob;
 use super::restamp::Restamp;
 use super::runs::Runs;
-use super::sql::{Attempt, meta, set_meta};
+use super::sql::{Attempt, set_meta};
 use super::telemetry::{RING, Telemetry};
 use super::written::Written;
 use super::{StoreSettings, journal, retention};
@@ -26,11 +26,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// The loop turns at least this often, so that its progress can be seen.
 const TURN: Duration = Duration::from_secs(1);
 /// After a failed write the next attempt comes no sooner.
-const RETRY: Duration = Duration::from_secs(10);
+pub(super) const RETRY: Duration = Duration::from_secs(10);
 /// Asks taken in one turn before what is due gets its turn.
 const BURST: usize = 64;
 /// History queries under way at once.
-const JOBS: usize = 4;
+pub(super) const JOBS: usize = 4;
 
 type HistoryReply = oneshot::Sender<Result<Vec<HistoryRow>, StoreError>>;
 
@@ -45,35 +45,35 @@ pub(crate) struct Ends {
 
 /// What is due when, on the monotonic clock.
 #[derive(Debug, Default)]
-struct Due {
-    commit: Mono,
-    retry: Mono,
-    restamp: Mono,
-    status: Mono,
-    retention: retention::Due,
+pub(super) struct Due {
+    pub(super) commit: Mono,
+    pub(super) retry: Mono,
+    pub(super) restamp: Mono,
+    pub(super) status: Mono,
+    pub(super) retention: retention::Due,
 }
 
 /// Everything the thread owns.
 pub(crate) struct Worker {
-    settings: StoreSettings,
-    clock: Clock,
-    ends: Ends,
+    pub(super) settings: StoreSettings,
+    pub(super) clock: Clock,
+    pub(super) ends: Ends,
     pub(crate) conn: Connection,
     pub(crate) telemetry: Telemetry,
-    decisions: Decisions,
-    runs: Runs,
-    written: Written,
-    restamp: Restamp,
-    jobs: VecDeque<(HistoryJob, HistoryReply)>,
-    deferred: Deferred,
-    delivered: Delivered,
+    pub(super) decisions: Decisions,
+    pub(super) runs: Runs,
+    pub(super) written: Written,
+    pub(super) restamp: Restamp,
+    pub(super) jobs: VecDeque<(HistoryJob, HistoryReply)>,
+    pub(super) deferred: Deferred,
+    pub(super) delivered: Delivered,
     /// Ledgers of writes that are not on the disk yet.
-    wear: BTreeMap<DeviceId, String>,
-    due: Due,
-    status: StoreStatus,
-    full: retention::Full,
+    pub(super) wear: BTreeMap<DeviceId, String>,
+    pub(super) due: Due,
+    pub(super) status: StoreStatus,
+    pub(super) full: retention::Full,
     /// The last commit of telemetry failed: that a smaller write succeeds does not mean that all is well.
-    is_stuck: bool,
+    pub(super) is_stuck: bool,
 }
 
 impl Worker {
@@ -249,7 +249,7 @@ impl Worker {
         Ok(())
     }
 
-    fn commit_all(&mut self) -> Result<(), StoreError> {
+    pub(super) fn commit_all(&mut self) -> Result<(), StoreError> {
         self.due.commit = self.clock.mono().plus(self.settings.commit_every);
         let now = self.clock.now();
         let trusted = self.clock.state() != ClockState::Untrusted;
@@ -287,7 +287,7 @@ impl Worker {
     }
 
     /// The file went bad under our hands: go on with a new one.
-    fn replace_file(&mut self, reason: &str) {
+    pub(super) fn replace_file(&mut self, reason: &str) {
         let Ok(placeholder) = Connection::open_in_memory() else { return };
         drop(std::mem::replace(&mut self.conn, placeholder));
         match file::replace(&self.settings.path, self.clock.now(), reason.to_owned()) {
@@ -317,7 +317,7 @@ impl Worker {
         self.own_event(Severity::Warning, "store_damaged", text, EventState::Raised);
     }
 
-    fn own_event(&mut self, severity: Severity, code: &str, text: String, state: EventState) {
+    pub(super) fn own_event(&mut self, severity: Severity, code: &str, text: String, state: EventState) {
         let event = Event { ts: self.clock.now(), severity, device: None, code: code.to_owned(), text, state };
         self.write_or_defer(Ask::Event(Box::new(event)));
     }
@@ -345,7 +345,7 @@ impl Worker {
     }
 
     /// Did the last transaction write anything.
-    fn note_written(&mut self) -> bool {
+    pub(super) fn note_written(&mut self) -> bool {
         let now = self.clock.now();
         let noted = self.written.note(&self.conn, now);
         let done = noted.and_then(|wrote| self.written.checkpoint(&self.conn, now, false).map(|()| wrote));
@@ -355,14 +355,14 @@ impl Worker {
         })
     }
 
-    fn wrote_along(&mut self, along: Option<Along>) {
+    pub(super) fn wrote_along(&mut self, along: Option<Along>) {
         if let Some(along) = along {
             along.done(&mut self.decisions, &mut self.runs);
         }
     }
 
     /// After each good transaction.
-    fn wrote(&mut self) {
+    pub(super) fn wrote(&mut self) {
         if self.note_written() && !self.is_stuck && self.status.error.take().is_some() {
             tracing::info!("the store writes again");
             self.own_event(
@@ -375,7 +375,7 @@ impl Worker {
         }
     }
 
-    fn failed(&mut self, error: &StoreError) {
+    pub(super) fn failed(&mut self, error: &StoreError) {
         let text = error.to_string();
         if self.status.error.is_none() {
             tracing::error!(error = text, "the store does not write");
@@ -404,12 +404,12 @@ impl Worker {
         self.ends.status.send_replace(self.status.clone());
     }
 
-    fn announce(&self) {
+    pub(super) fn announce(&self) {
         self.ends.outbox.send_modify(|n| *n += 1);
     }
 
     /// A write that somebody waits for: when it is good they go on before anything else is done with the disk.
-    fn reply<T>(
+    pub(super) fn reply<T>(
         &mut self,
         attempt: &'static str,
         done: rusqlite::Result<T>,
@@ -425,178 +425,13 @@ impl Worker {
         answer(reply, done);
     }
 
-    fn not_written(&mut self, attempt: &'static str, fault: &rusqlite::Error) -> StoreError {
+    pub(super) fn not_written(&mut self, attempt: &'static str, fault: &rusqlite::Error) -> StoreError {
         let error = StoreError::Sqlite { attempt, reason: fault.to_string() };
         self.failed(&error);
         if file::is_damage(fault) {
             self.replace_file(&fault.to_string());
         }
         error
-    }
-
-    pub(crate) fn handle(&mut self, ask: Ask) -> Next {
-        match ask {
-            Ask::Decided(decision) => self.decisions.take(&self.conn, *decision),
-            Ask::Sample(stored) => {
-                let stored = self.restamp.take(stored);
-                self.telemetry.take(stored);
-            }
-            Ask::Acked(uplink, rows) => self.telemetry.acked(&uplink, &rows),
-            Ask::Delivered(key, wh) => self.delivered.take(*key, wh),
-            Ask::Wear(device, json) => drop(self.wear.insert(device, json)),
-            Ask::Flush(reply) => answer(reply, self.commit()),
-            Ask::Stop(reply) => return Next::Stop(reply),
-            Ask::History(query, reply) => {
-                if self.jobs.len() < JOBS {
-                    self.jobs.push_back((HistoryJob::new(*query), reply));
-                } else {
-                    answer(reply, Err(StoreError::Busy));
-                }
-            }
-            Ask::Held(_)
-            | Ask::NotHeld(_)
-            | Ask::Baseline(..)
-            | Ask::Event(_)
-            | Ask::PlanAnswer(_)
-            | Ask::OutboxDone(..) => self.write_or_defer(ask),
-            Ask::Admit(..)
-            | Ask::SaveResult(..)
-            | Ask::TellResult(..)
-            | Ask::SavePlan(..)
-            | Ask::DeletePlan(..)
-            | Ask::SetMeta(..) => {
-                self.handle_write(ask);
-            }
-            Ask::DecisionAt(..) | Ask::Decisions(..) | Ask::NotRunning(..) => {
-                along::read(ask, &mut self.decisions, &self.runs, &self.conn, &self.clock);
-            }
-            _ => self.handle_read(ask),
-        }
-        Next::Go
-    }
-
-    fn handle_write(&mut self, ask: Ask) {
-        let uplinks = &self.settings.uplinks;
-        let mut along = None;
-        let go_along = |tx: &Connection| {
-            along = Some(Along::write(tx, &self.decisions, &self.runs, &self.clock)?);
-            Ok(())
-        };
-        match ask {
-            Ask::Admit(command, reply) => {
-                let done = journal::admit(&self.conn, uplinks, &command, self.clock.now(), go_along);
-                self.wrote_along(along.filter(|_| done.is_ok()));
-                self.reply("writing a command down", done, reply);
-                self.announce();
-            }
-            Ask::SaveResult(result, reply) => {
-                let done = journal::save_result(&self.conn, uplinks, &result, go_along);
-                self.wrote_along(along.filter(|_| done.is_ok()));
-                self.reply("writing a result down", done, reply);
-                self.announce();
-            }
-            Ask::TellResult(result, reply) => {
-                let done = journal::tell_result(&self.conn, uplinks, &result);
-                self.reply("writing an answer down", done, reply);
-                self.announce();
-            }
-            Ask::SavePlan(plan, reply) => {
-                let (id, body, source, at) = &*plan;
-                let done = journal::save_plan(&self.conn, id, body, source, *at);
-                self.reply("writing a plan down", done, reply);
-            }
-            Ask::DeletePlan(id, reply) => {
-                let done = journal::delete_plan(&self.conn, &id);
-                self.reply("deleting a plan", done, reply);
-            }
-            Ask::SetMeta(key, value, reply) => {
-                let done = set_meta(&self.conn, &key, &value);
-                self.reply("keeping a value", done, reply);
-            }
-            _ => {}
-        }
-    }
-
-    fn handle_read(&mut self, ask: Ask) {
-        let conn = &self.conn;
-        match ask {
-            Ask::OpenCommands(reply) => answer(reply, journal::open_commands(conn).attempt("reading commands")),
-            Ask::NewestCommands(limit, reply) => {
-                answer(reply, journal::newest_commands(conn, limit).attempt("reading commands"));
-            }
-            Ask::Plans(reply) => answer(reply, journal::plans(conn).attempt("reading plans")),
-            Ask::HeldAll(reply) => answer(reply, journal::held_all(conn).attempt("reading held setpoints")),
-            Ask::Wears(reply) => answer(reply, journal::wears(conn).attempt("reading ledgers of writes")),
-            Ask::Baselines(reply) => answer(reply, journal::baselines(conn).attempt("reading baselines")),
-            Ask::Events(limit, reply) => answer(reply, journal::events(conn, limit).attempt("reading events")),
-            Ask::Outbox(uplink, limit, reply) => {
-                answer(reply, journal::outbox(conn, &uplink, limit).attempt("reading notices"));
-            }
-            Ask::Backlog(uplink, below, limit, reply) => {
-                let page = self.telemetry.backlog(conn, &uplink, below.0, limit);
-                answer(reply, page.attempt("reading unsent telemetry"));
-            }
-            Ask::BacklogSize(uplink, reply) => {
-                let size = self.telemetry.backlog_size(conn, &uplink);
-                answer(reply, size.attempt("counting unsent telemetry"));
-            }
-            Ask::Meta(key, reply) => answer(reply, meta(conn, &key).attempt("reading a kept value")),
-            _ => {}
-        }
-    }
-
-    /// A write that nobody waits for: when the disk does not take it, it is kept and tried again, in order.
-    fn write_or_defer(&mut self, ask: Ask) {
-        if !self.deferred.is_empty() {
-            self.defer(ask);
-        } else if let Err(ask) = self.try_write(ask) {
-            self.defer(ask);
-        }
-    }
-
-    fn try_write(&mut self, ask: Ask) -> Result<(), Ask> {
-        let uplinks = &self.settings.uplinks;
-        let conn = &self.conn;
-        let done = match &ask {
-            Ask::Held(held) => journal::set_held(conn, held),
-            Ask::NotHeld(device) => journal::clear_held(conn, device),
-            Ask::Baseline(device, json) => journal::set_baseline(conn, device, json),
-            Ask::Event(event) => journal::add_event(conn, uplinks, event),
-            Ask::PlanAnswer(all) => {
-                let (uplink, plan, word) = &**all;
-                journal::add_plan_answer(conn, uplinks, uplink, plan, word, self.clock.now())
-            }
-            Ask::OutboxDone(uplink, ids) => journal::outbox_done(conn, uplink, ids),
-            _ => Ok(()),
-        };
-        let tells = matches!(ask, Ask::Event(_) | Ask::PlanAnswer(_));
-        self.due.retry = self.clock.mono().plus(RETRY);
-        match done {
-            Ok(()) => self.wrote(),
-            Err(error) => {
-                let _told = self.not_written("writing to the journal", &error);
-                return Err(ask);
-            }
-        }
-        if tells {
-            self.announce();
-        }
-        Ok(())
-    }
-
-    fn defer(&mut self, ask: Ask) {
-        if self.deferred.push(ask) {
-            tracing::warn!("the disk takes nothing and memory is full: an old event or notice was dropped");
-        }
-    }
-
-    fn retry_deferred(&mut self) {
-        while let Some(ask) = self.deferred.pop() {
-            if let Err(ask) = self.try_write(ask) {
-                self.deferred.put_back(ask);
-                return;
-            }
-        }
     }
 }
 
